@@ -1,0 +1,79 @@
+"""From a graph and a recipe to a plan."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+from torch import nn
+
+from secateur.allocate.allocation import Allocation, allocate
+from secateur.core.budget import Budget
+from secateur.core.plan import Choice, Plan, Reason, fingerprint
+from secateur.core.scope import Scope
+from secateur.core.site import Site
+from secateur.graph.graph import Graph
+from secateur.measure.cost import Cost
+from secateur.score import Facts, scores
+from secateur.score.criterion import Score
+from secateur.units import Unit, sites
+
+
+def decide(
+    model: nn.Module,
+    graph: Graph,
+    *,
+    unit: Unit | Sequence[Unit],
+    criterion: str | Score,
+    budget: Budget,
+    how: str,
+    scope: Scope | None = None,
+    gather: Callable[..., Mapping[str, object]] | None = None,
+    seed: int = 0,
+) -> tuple[Plan, tuple[str, ...]]:
+    """Find sites, score them, allocate under the budget; returns the plan and notes for the report.
+
+    Raises:
+        RecipeError: There is nothing to remove with this unit and scope.
+        InfeasibleBudget: The budget cannot be reached.
+    """
+    places = sites(graph, unit, scope, model)
+    facts = Facts.of(model, seed=seed)
+    scored = scores(criterion, places, facts, gather)  # type: ignore[arg-type]
+    cost = Cost(graph, model)
+    chosen = allocate(places, graph.ties, scored, cost, budget, how)
+    return build_plan(model, graph, places, chosen), (*facts.notes, *chosen.notes)
+
+
+def build_plan(model: nn.Module, graph: Graph, places: Sequence[Site], chosen: Allocation) -> Plan:
+    """Freeze an allocation into a plan that needs neither the model nor the graph."""
+    units = {site.name: site for site in places}
+    choices = {
+        name: Choice(units[name].n, np.asarray(kept), units[name].unit, units[name].what)
+        for name, kept in chosen.kept.items()
+        if len(kept) < units[name].n
+    }
+    blocks = {block.module: block for block in graph.blocks}
+    before, after = chosen.before, chosen.after
+    return Plan(
+        fingerprint=fingerprint(model),
+        sites=choices,
+        layouts={
+            name: layouts
+            for name, layouts in graph.layouts.items()
+            if any(layout.names & choices.keys() for layout in layouts)
+        },
+        attributes=tuple(a for a in graph.attributes if a.layout.names & choices.keys()),
+        removed=chosen.removed,
+        tuples=tuple(name for name in chosen.removed if blocks[name].as_tuple),
+        predicted={
+            key: (getattr(before, key), getattr(after, key)) for key in ("params", "macs", "bytes")
+        },
+        frozen=frozen_reasons(graph),
+    )
+
+
+def frozen_reasons(graph: Graph) -> tuple[Reason, ...]:
+    """Every distinct reason for which something of the model stays."""
+    found = [axis.frozen for axis in graph.axes.values() if axis.frozen is not None]
+    return tuple(dict.fromkeys([*found, *graph.unknown.values()]))

@@ -1,0 +1,98 @@
+"""Makes a plan permanent: smaller tensors, corrected attributes, optimizer state cut alike."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from secateur.apply.edit import Edit, restoring
+from secateur.apply.modules import Skip, refresh
+from secateur.core.errors import StalePlan
+from secateur.core.plan import Plan, fingerprint
+from secateur.core.tensors import named_tensors
+
+
+def replay(
+    model: nn.Module, plan: Plan, *, optimizer: Optimizer | None = None, keep: bool = True, check: bool = True
+) -> Edit:
+    """Apply a plan in place, without verification; the returned edit can undo it.
+
+    Parameters keep their identity (`param.data` becomes smaller), so that optimizers and tied
+    weights still refer to them. Memory: the cut tensors, plus the old ones while `keep` is on.
+
+    Raises:
+        StalePlan: The plan was made for another model.
+    """
+    if check:
+        check_fingerprint(model, plan)
+    edit = Edit(keep=keep)
+    with restoring(edit), torch.no_grad():
+        for name in plan.removed:
+            edit.child(model, name, Skip(as_tuple=name in plan.tuples))
+        _cut_tensors(edit, model, plan, optimizer)
+        counts = plan.counts
+        for attribute in plan.attributes:
+            if not _inside(attribute.module, plan.removed):
+                module = model.get_submodule(attribute.module)
+                edit.attribute(module, attribute.path, attribute.new_value(counts))
+        for module in model.modules():
+            refresh(edit, module)
+    return edit
+
+
+def check_fingerprint(model: nn.Module, plan: Plan) -> None:
+    """Raise `StalePlan` unless the plan was made for a model with these tensors."""
+    if fingerprint(model) != plan.fingerprint:
+        raise StalePlan(
+            f"the plan does not fit this {type(model).__name__}: names, shapes or types of its tensors differ",
+            hint="apply a plan to the model it was made for, before any other cut",
+        )
+
+
+def _inside(name: str, removed: tuple[str, ...]) -> bool:
+    return any(name == block or name.startswith(block + ".") for block in removed)
+
+
+def _cut_tensors(edit: Edit, model: nn.Module, plan: Plan, optimizer: Optimizer | None) -> None:
+    keeps = plan.keeps
+    cache: dict[object, np.ndarray] = {}
+    for name, tensor in named_tensors(model):
+        layouts = plan.layouts.get(name)
+        if layouts is None:
+            continue
+        steps: list[tuple[int, Tensor]] = []
+        for d, layout in enumerate(layouts):
+            if not layout.names & keeps.keys():
+                continue
+            if layout not in cache:
+                cache[layout] = layout.keep(keeps)
+            mask = cache[layout]
+            if not mask.all():
+                steps.append((d, torch.from_numpy(np.flatnonzero(mask)).to(tensor.device)))
+        if steps:
+            _cut_state(edit, tensor, steps, optimizer)
+            grad = None if tensor.grad is None else _take(tensor.grad, steps)
+            edit.data(tensor, _take(tensor.data, steps), grad)
+
+
+def _take(tensor: Tensor, steps: list[tuple[int, Tensor]]) -> Tensor:
+    channels_last = tensor.dim() == 4 and tensor.is_contiguous(memory_format=torch.channels_last)
+    for d, index in sorted(steps, key=lambda step: len(step[1]) / tensor.shape[step[0]]):
+        tensor = tensor.index_select(d, index)
+    if channels_last and tensor.dim() == 4:
+        tensor = tensor.contiguous(memory_format=torch.channels_last)
+    return tensor
+
+
+def _cut_state(
+    edit: Edit, tensor: Tensor, steps: list[tuple[int, Tensor]], optimizer: Optimizer | None
+) -> None:
+    """Cut every state tensor that has the parameter's shape, whatever the optimizer calls it."""
+    if optimizer is None or tensor not in optimizer.state:
+        return
+    state = optimizer.state[tensor]
+    for key, value in list(state.items()):
+        if isinstance(value, Tensor) and value.shape == tensor.shape:
+            edit.entry(state, key, _take(value, steps))

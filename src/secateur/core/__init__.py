@@ -1,0 +1,1 @@
+"""Records and contracts that every other room may read."""

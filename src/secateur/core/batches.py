@@ -1,0 +1,135 @@
+"""One adapter from whatever users call an example or a batch to a model call."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from secateur.core.errors import InputError
+
+
+@dataclass(frozen=True)
+class Call:
+    """The arguments of one forward call."""
+
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
+
+    def run(self, model: nn.Module) -> Any:
+        """Call the model."""
+        return model(*self.args, **self.kwargs)
+
+    def to(self, device: torch.device | None) -> Call:
+        """The same with every tensor on a device."""
+        if device is None:
+            return self
+        return Call(*map_tensors((self.args, dict(self.kwargs)), lambda t: t.to(device)))
+
+
+def as_call(model: nn.Module, example: Any) -> Call:
+    """Turn an example into a call: a tensor, a tuple of arguments, a dict of keyword arguments, or
+    a batch of a data loader such as `[images, labels]`, of which the inputs are taken.
+
+    Raises:
+        InputError: The example is empty, or has no tensors.
+
+    Example:
+        >>> as_call(nn.Linear(2, 1), torch.zeros(3, 2)).args[0].shape
+        torch.Size([3, 2])
+        >>> len(as_call(nn.Linear(2, 1), [torch.zeros(3, 2), torch.zeros(3)]).args)
+        1
+    """
+    if isinstance(example, Call):
+        call = example
+    elif isinstance(example, Mapping):
+        call = Call((), _forward_part(model, example))
+    elif isinstance(example, Tensor):
+        call = Call((example,), {})
+    elif isinstance(example, tuple):
+        call = Call(_positional(model, example), {})
+    elif isinstance(example, list):
+        if not example:
+            raise InputError("the example is an empty list", hint="give one batch of inputs")
+        first = example[0]
+        many = [t for t in example if isinstance(t, Tensor)]
+        images = len(many) == len(example) and len({t.shape for t in many}) > 1 and all(t.dim() == 3 for t in many)
+        call = Call((example,), {}) if images else as_call(model, first)
+    else:
+        raise InputError(
+            f"an example must be a tensor, a tuple, a dict or a batch, not {type(example).__name__}",
+            hint="for a data loader give one batch: next(iter(loader))",
+        )
+    if not any(True for _ in tensors_in((call.args, dict(call.kwargs)))):
+        raise InputError("the example holds no tensor", hint="give the inputs of one forward call")
+    device = next((t.device for t in [*model.parameters(), *model.buffers()]), None)
+    return call.to(device)
+
+
+def _forward_part(model: nn.Module, example: Mapping[str, Any]) -> dict[str, Any]:
+    return {str(key): value for key, value in example.items()}
+
+
+def _positional(model: nn.Module, example: tuple[Any, ...]) -> tuple[Any, ...]:
+    """A tuple is the positional arguments; a batch (inputs, labels) for a one-argument forward is cut."""
+    if not example:
+        raise InputError("the example is an empty tuple", hint="give the inputs of one forward call")
+    try:
+        parameters = list(inspect.signature(model.forward).parameters.values())
+    except (TypeError, ValueError):
+        return example
+    if any(p.kind is p.VAR_POSITIONAL for p in parameters):
+        return example
+    room = sum(p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) for p in parameters)
+    return example[:1] if len(example) > room and room >= 1 else example
+
+
+def map_tensors(value: Any, function: Any) -> Any:
+    """Apply a function to every tensor in nested tuples, lists, dicts and dataclasses."""
+    if isinstance(value, Tensor):
+        return function(value)
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return type(value)(*[map_tensors(item, function) for item in value])
+    if isinstance(value, (list, tuple)):
+        return type(value)([map_tensors(item, function) for item in value])
+    if type(value) is dict:
+        return {key: map_tensors(item, function) for key, item in value.items()}
+    return value
+
+
+def tensors_in(value: Any) -> Iterator[Tensor]:
+    """Every tensor in nested tuples, lists, mappings and dataclasses; opaque objects are skipped."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, Mapping):
+        for item in value.values():
+            yield from tensors_in(item)
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            yield from tensors_in(item)
+    elif is_dataclass(value) and not isinstance(value, type):
+        for field in fields(value):
+            yield from tensors_in(getattr(value, field.name, None))
+
+
+@contextmanager
+def untouched(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode inside; afterwards training modes, gradients and random state are as before."""
+    modes = {module: module.training for module in model.modules()}
+    state = torch.random.get_rng_state()
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() and torch.cuda.is_initialized() else None
+    try:
+        for module in modes:
+            module.training = False
+        yield
+    finally:
+        for module, training in modes.items():
+            module.training = training
+        torch.random.set_rng_state(state)
+        if cuda is not None:
+            torch.cuda.set_rng_state_all(cuda)

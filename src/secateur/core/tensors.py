@@ -1,0 +1,47 @@
+"""Names for everything in a model that a cut may touch."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+
+from torch import Tensor, nn
+
+
+def named_tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Every distinct parameter and buffer, and tensors kept as plain attributes, with a name."""
+    seen: set[int] = set()
+    for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
+        seen.add(id(tensor))
+        yield name, tensor
+    for prefix, module in model.named_modules():
+        for key, value in module.__dict__.items():
+            if isinstance(value, Tensor) and id(value) not in seen and value.is_leaf:
+                seen.add(id(value))
+                yield f"{prefix}.{key}" if prefix else key, value
+
+
+def light_copy(model: nn.Module) -> nn.Module:
+    """A deep copy that shares the parameters' memory (until `own_memory`); buffers are copied.
+
+    Cutting the copy replaces its shared tensors by smaller ones, so that a model and its cut copy
+    never take more than the sum of their sizes.
+    """
+    memo: dict[int, object] = {}
+    for _, parameter in model.named_parameters():
+        memo[id(parameter)] = nn.Parameter(parameter.data, requires_grad=parameter.requires_grad)
+    for _, buffer in model.named_buffers():
+        memo[id(buffer)] = buffer.detach().clone()
+    for module in model.modules():
+        for value in module.__dict__.values():
+            if isinstance(value, Tensor):
+                memo[id(value)] = value.detach().clone().requires_grad_(value.requires_grad)
+    return copy.deepcopy(model, memo)
+
+
+def own_memory(model: nn.Module, original: nn.Module) -> None:
+    """Give the copy its own memory wherever it still shares the original's."""
+    theirs = {p.data_ptr() for p in original.parameters()}
+    for parameter in model.parameters():
+        if parameter.data_ptr() in theirs:
+            parameter.data = parameter.data.clone()

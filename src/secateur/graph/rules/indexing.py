@@ -1,0 +1,165 @@
+"""Look-ups: indexed dimensions must stay whole, the others pass through."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from secateur.graph.axes import Axis
+from secateur.graph.op import Op, aten, normal_dim, rule
+
+
+@rule(aten.embedding)
+def embedding(op: Op) -> None:
+    """Rows of a table."""
+    rows, columns = op.axes(op.args["weight"])
+    op.freeze(rows, "rows are looked up by their number")
+    op.give(op.out, [*op.axes(op.args["indices"]), columns])
+
+
+@rule(aten._embedding_bag, aten._embedding_bag_forward_only)
+def embedding_bag(op: Op) -> None:
+    """Sums of rows of a table."""
+    rows, columns = op.axes(op.args["weight"])
+    op.freeze(rows, "rows are looked up by their number")
+    for position, tensor in enumerate(op.out):
+        named = [op.spatial(n) for n in tensor.shape]
+        if position == 0:
+            named[1] = columns
+        op.give(tensor, named)
+
+
+def _layout(op: Op, tensor: Tensor, indices: list[Tensor | None]) -> tuple[list[int], list[int], int]:
+    """Indexed dimensions of the tensor, the others, and where the looked-up dimensions go."""
+    indexed: list[int] = []
+    starts: list[int] = []
+    d = 0
+    for index in indices:
+        if index is None:
+            d += 1
+            continue
+        width = index.dim() if index.dtype in (torch.bool, torch.uint8) else 1
+        indexed += range(d, d + width)
+        starts.append(d)
+        d += width
+    rest = [i for i in range(tensor.dim()) if i not in indexed]
+    adjacent = indexed == list(range(indexed[0], indexed[-1] + 1))
+    return indexed, rest, indexed[0] if adjacent else 0
+
+
+@rule(aten.index, aten._unsafe_index)
+def index(op: Op) -> None:
+    """Advanced indexing."""
+    tensor = op.args["self"]
+    axes = op.axes(tensor)
+    indexed, rest, place = _layout(op, tensor, op.args["indices"])
+    for d in indexed:
+        op.freeze(axes[d], "its indices are looked up by their number")
+    new = [op.spatial(n) for n in op.out.shape[place : place + op.out.dim() - len(rest)]]
+    before = [axes[d] for d in rest if d < place]
+    after = [axes[d] for d in rest if d >= place]
+    op.give(op.out, [*before, *new, *after])
+
+
+@rule(aten.index_put, aten.index_put_, aten._index_put_impl_, aten._unsafe_index_put)
+def index_put(op: Op) -> None:
+    """Advanced assignment."""
+    tensor, values = op.args["self"], op.args["values"]
+    axes = op.axes(tensor)
+    indexed, rest, place = _layout(op, tensor, op.args["indices"])
+    for d in indexed:
+        op.freeze(axes[d], "its indices are written by their number")
+    before = [d for d in rest if d < place]
+    after = [d for d in rest if d >= place]
+    given = op.axes(values)
+    for d, axis in zip(after[::-1], given[::-1], strict=False):
+        if axis.size == axes[d].size:
+            op.unify(axes[d], axis)
+    if before and len(given) == len(rest) + 1:
+        for d, axis in zip(before, given, strict=False):
+            if axis.size == axes[d].size:
+                op.unify(axes[d], axis)
+    op.give(op.out, axes)
+
+
+@rule(aten.index_select)
+def index_select(op: Op) -> None:
+    """Slices along one dimension by their numbers."""
+    axes = op.axes(op.args["self"])
+    d = normal_dim(op.args["dim"], len(axes))
+    if axes:
+        op.freeze(axes[d], "its indices are selected by their number")
+        axes[d] = op.spatial(op.out.shape[d])
+    op.give(op.out, axes)
+
+
+def _aligned(op: Op, a: list[Axis], b: list[Axis], d: int) -> None:
+    for i, (x, y) in enumerate(zip(a, b, strict=True)):
+        if i == d:
+            op.freeze(x, "its indices are looked up by their number")
+        elif x.size == y.size:
+            op.unify(x, y)
+        else:
+            op.freeze(x, "a part of it is looked up")
+
+
+@rule(aten.gather)
+def gather(op: Op) -> None:
+    """One look-up along a dimension for every element of the index."""
+    index_axes = op.axes(op.args["index"])
+    d = normal_dim(op.args["dim"], len(index_axes))
+    if op.args["self"].dim() == len(index_axes):
+        _aligned(op, op.axes(op.args["self"]), index_axes, d)
+    op.give(op.out, index_axes)
+
+
+@rule(aten.scatter, aten.scatter_, aten.scatter_add, aten.scatter_add_, aten.scatter_reduce, aten.scatter_reduce_)
+def scatter(op: Op) -> None:
+    """The reverse of gather."""
+    axes = op.axes(op.args["self"])
+    d = normal_dim(op.args["dim"], len(axes))
+    for name in ("index", "src"):
+        other = op.args.get(name)
+        if isinstance(other, Tensor) and other.dim() == len(axes):
+            _aligned(op, axes, op.axes(other), d)
+    op.give(op.out, axes)
+
+
+@rule(aten.index_add, aten.index_add_, aten.index_copy, aten.index_copy_)
+def index_add(op: Op) -> None:
+    """Whole slices written along one dimension."""
+    axes = op.axes(op.args["self"])
+    d = normal_dim(op.args["dim"], len(axes))
+    _aligned(op, axes, op.axes(op.args["source"]), d)
+    op.give(op.out, axes)
+
+
+@rule(aten.index_fill, aten.index_fill_, aten.masked_scatter, aten.masked_scatter_, aten.select_scatter,
+      aten.slice_scatter)  # fmt: skip
+def written(op: Op) -> None:
+    """Positions are written by their number: nothing along them may move."""
+    axes = op.axes(op.args["self"])
+    if "dim" in op.args:
+        op.freeze(axes[normal_dim(op.args["dim"], len(axes))], "its indices are written by their number")
+    else:
+        for axis in axes:
+            op.freeze(axis, "its elements are written by position")
+    op.give(op.out, axes)
+
+
+@rule(aten._pack_padded_sequence)
+def pack(op: Op) -> None:
+    """Time and batch become one dimension; features stay."""
+    axes = op.axes(op.args["input"])
+    for axis in axes[:2]:
+        op.freeze(axis, "time and batch are packed")
+    op.give(op.out[0], [op.spatial(op.out[0].shape[0]), *axes[2:]])
+    op.give(op.out[1], [op.spatial(op.out[1].shape[0])])
+
+
+@rule(aten._pad_packed_sequence)
+def unpack(op: Op) -> None:
+    """The reverse."""
+    axes = op.axes(op.args["data"])
+    op.give(op.out[0], [*[op.spatial(n) for n in op.out[0].shape[:2]], *axes[1:]])
+    op.give(op.out[1], [op.spatial(n) for n in op.out[1].shape])

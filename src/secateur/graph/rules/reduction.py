@@ -1,0 +1,78 @@
+"""Reductions and operations along one dimension."""
+
+from __future__ import annotations
+
+import torch
+
+from secateur.graph.axes import Axis
+from secateur.graph.op import Op, aten, normal_dim, normal_dims, rule
+
+
+@rule(aten.mean, aten.sum, aten.nansum, aten.var, aten.std, aten.var_mean, aten.std_mean, aten.amax, aten.amin,
+      aten.max, aten.min, aten.prod, aten.logsumexp, aten.linalg_vector_norm, aten.norm, aten.any, aten.all,
+      aten.median, aten.nanmedian, aten.aminmax, aten.count_nonzero)  # fmt: skip
+def reduce(op: Op) -> None:
+    """Dimensions disappear; over a free axis the reduction changes when indices go."""
+    tensor = op.args["self"]
+    if "other" in op.args:  # max and min of two tensors
+        from secateur.graph.rules.pointwise import pointwise
+
+        return pointwise(op)
+    axes = op.axes(tensor)
+    dims = normal_dims(op.get("dim"), len(axes))
+    op.select("self", dims)
+    for out in op.outputs:
+        if out.dim() == len(axes):
+            op.give(out, [Axis(1) if d in dims else axis for d, axis in enumerate(axes)])
+        elif out.dim() == len(axes) - len(dims):
+            op.give(out, [axis for d, axis in enumerate(axes) if d not in dims])
+        else:
+            raise ValueError("an unusual reduction")
+    return None
+
+
+@rule(aten._softmax, aten._log_softmax, aten._safe_softmax, aten.softmax, aten.log_softmax)
+def softmax(op: Op) -> None:
+    """Normalised along one dimension."""
+    axes = op.axes(op.args["self"])
+    d = normal_dim(op.args["dim"], len(axes))
+    if axes[d].free:
+        axes[d].mark("statistical")
+        op.trace.restrict(op.index, ("softmax", "self", d, axes[d]))
+    op.give(op.out, axes)
+
+
+@rule(aten.cumsum, aten.cumprod, aten.cummax, aten.cummin, aten.logcumsumexp, aten.sort, aten.argsort,
+      aten.topk, aten.argmax, aten.argmin, aten.kthvalue, aten.mode, aten.cumsum_, aten.renorm,
+      aten.diff, aten.multinomial)  # fmt: skip
+def along(op: Op) -> None:
+    """The order or the number of positions along a dimension enters the result."""
+    axes = op.axes(op.args["self"])
+    dims = [normal_dim(op.get("dim", -1), len(axes))] if op.get("dim", -1) is not None else range(len(axes))
+    for d in dims:
+        op.freeze(axes[d], f"{op.func._opname} runs along it")
+    for out in op.outputs:
+        if out.dim() == len(axes):
+            named = [axis if axis.size == n else op.spatial(n) for axis, n in zip(axes, out.shape, strict=True)]
+        else:
+            named = [axis for d, axis in enumerate(axes) if d not in dims]
+        op.give(out, named)
+
+
+@rule(aten.tril, aten.triu, aten.tril_, aten.triu_)
+def triangle(op: Op) -> None:
+    """The last two dimensions keep their positions."""
+    axes = op.axes(op.args["self"])
+    for axis in axes[-2:]:
+        op.freeze(axis, f"{op.func._opname} depends on its positions")
+    op.give(op.out, axes)
+
+
+@rule(aten._fft_r2c, aten._fft_c2c, aten._fft_c2r)
+def fft(op: Op) -> None:
+    """Transformed dimensions must stay whole."""
+    axes = op.axes(op.args["self"])
+    dims = {normal_dim(d, len(axes)) for d in op.args["dim"]}
+    for d in dims:
+        op.freeze(axes[d], "a Fourier transform runs along it")
+    op.give(op.out, [op.spatial(n) if d in dims else axes[d] for d, n in enumerate(op.out.shape)])

@@ -1,0 +1,184 @@
+"""Views: factor, merge, permute, add and drop dimensions."""
+
+from __future__ import annotations
+
+from math import prod
+
+import torch
+
+from secateur.graph.axes import Axis, factor, product
+from secateur.graph.op import Op, aten, normal_dim, normal_dims, rule
+
+
+@rule(aten.view, aten._unsafe_view, aten.reshape, aten._reshape_alias, aten.view_copy, aten.reshape_as,
+      aten.view_as, aten._reshape_copy)  # fmt: skip
+def view(op: Op) -> None:
+    """Match runs of input and output dimensions of equal extent; each run merges, then factors."""
+    source = op.args["self"]
+    axes = op.axes(source)
+    if source.dtype != op.out.dtype:
+        return view_dtype(op)
+    old, new = list(source.shape), list(op.out.shape)
+    named: list[Axis] = []
+    i = j = 0
+    while i < len(old) or j < len(new):
+        run_in, run_out = [i], [j]
+        size_in = old[i] if i < len(old) else 1
+        size_out = new[j] if j < len(new) else 1
+        i, j = i + 1, j + 1
+        while size_in != size_out:
+            if size_in < size_out:
+                run_in.append(i)
+                size_in *= old[i]
+                i += 1
+            else:
+                run_out.append(j)
+                size_out *= new[j]
+                j += 1
+        merged = product(axes[d] for d in run_in if d < len(old))
+        shape = [new[d] for d in run_out if d < len(new)]
+        if shape:
+            named += _factor(op, merged, shape)
+    op.give(op.out, named)
+
+
+def _factor(op: Op, merged: Axis, shape: list[int]) -> list[Axis]:
+    factors = factor(merged, shape) if prod(shape) == merged.size else None
+    if factors is None:
+        op.freeze(merged, f"viewed as {tuple(shape)}, which does not line up with its parts")
+        factors = [op.fixed(size, "part of a view that does not line up") for size in shape]
+    return factors
+
+
+def view_dtype(op: Op) -> None:
+    """Reinterpreted bytes: only a last dimension of unchanged size survives."""
+    axes = op.axes(op.args["self"])
+    if list(op.out.shape) != [axis.size for axis in axes]:
+        raise ValueError("a view with another element size")
+    op.give(op.out, axes)
+
+
+@rule(aten.view_as_real)
+def view_as_real(op: Op) -> None:
+    """A complex tensor with its two parts as a last dimension."""
+    op.give(op.out, [*op.axes(op.args["self"]), op.fixed(2, "real and imaginary part")])
+
+
+@rule(aten.view_as_complex)
+def view_as_complex(op: Op) -> None:
+    """The reverse."""
+    *axes, last = op.axes(op.args["self"])
+    op.freeze(last, "real and imaginary part")
+    op.give(op.out, axes)
+
+
+@rule(aten.permute, aten.permute_copy)
+def permute(op: Op) -> None:
+    """Dimensions in another order."""
+    axes = op.axes(op.args["self"])
+    op.give(op.out, [axes[normal_dim(d, len(axes))] for d in op.args["dims"]])
+
+
+@rule(aten.transpose, aten.transpose_, aten.swapaxes, aten.transpose_copy)
+def transpose(op: Op) -> None:
+    """Two dimensions exchanged."""
+    axes = op.axes(op.args["self"])
+    if axes:
+        a, b = normal_dim(op.args["dim0"], len(axes)), normal_dim(op.args["dim1"], len(axes))
+        axes[a], axes[b] = axes[b], axes[a]
+    op.give(op.out, axes)
+
+
+@rule(aten.t, aten.t_, aten.numpy_T, aten.t_copy)
+def t(op: Op) -> None:
+    """All dimensions reversed."""
+    op.give(op.out, op.axes(op.args["self"])[::-1])
+
+
+@rule(aten.unsqueeze, aten.unsqueeze_, aten.unsqueeze_copy)
+def unsqueeze(op: Op) -> None:
+    """A new dimension of one index."""
+    before = op.out.dim() - 1
+    axes = op.axes(op.args["self"])[:before]
+    axes.insert(normal_dim(op.args["dim"], before + 1), Axis(1))
+    op.give(op.out, axes)
+
+
+@rule(aten.squeeze, aten.squeeze_, aten.squeeze_copy)
+def squeeze(op: Op) -> None:
+    """Dimensions of one index dropped."""
+    axes = op.axes(op.args["self"])
+    dims = set(normal_dims(op.get("dim"), len(axes))) if "dim" in op.args else set(range(len(axes)))
+    op.give(op.out, [axis for d, axis in enumerate(axes) if not (d in dims and axis.size == 1)])
+
+
+@rule(aten.expand, aten.expand_copy, aten.broadcast_to, aten.expand_as)
+def expand(op: Op) -> None:
+    """Dimensions of one index repeated: the new axis is sized by the user's code or by a partner."""
+    axes = op.axes(op.args["self"])
+    shift = op.out.dim() - len(axes)
+    named = []
+    for d, size in enumerate(op.out.shape):
+        axis = axes[d - shift] if d >= shift else None
+        if axis is None or axis.size != size:
+            axis = op.fresh(size, "an expanded size")
+            op.trace.scratch.setdefault("expanded", []).append(axis)
+        named.append(axis)
+    op.give(op.out, named)
+
+
+@rule(aten.repeat)
+def repeat(op: Op) -> None:
+    """Every dimension becomes times x axis."""
+    axes = op.axes(op.args["self"])
+    times = [op.fresh(int(n), "a number of repeats") for n in op.args["repeats"]]
+    axes = [Axis(1)] * (len(times) - len(axes)) + axes
+    op.trace.scratch["repeats"] = times
+    op.give(op.out, [product([n, axis]) for n, axis in zip(times, axes, strict=True)])
+
+
+@rule(aten.channel_shuffle, aten.native_channel_shuffle)
+def channel_shuffle(op: Op) -> None:
+    """(groups, rest) becomes (rest, groups)."""
+    axes = op.axes(op.args["self"])
+    groups = op.args["groups"]
+    pair = _factor(op, axes[1], [groups, axes[1].size // groups])
+    op.freeze(pair[0], "the groups of a channel shuffle")
+    op.give(op.out, [axes[0], product(pair[::-1]), *axes[2:]])
+
+
+@rule(aten.pixel_shuffle)
+def pixel_shuffle(op: Op) -> None:
+    """(channels, r * r) becomes channels; the r * r move into space."""
+    axes, r = op.axes(op.args["self"]), op.args["upscale_factor"]
+    channels, space = _factor(op, axes[-3], [axes[-3].size // (r * r), r * r])
+    op.freeze(space, "the factor of a pixel shuffle")
+    op.give(op.out, [*axes[:-3], channels, *[op.spatial(n) for n in op.out.shape[-2:]]])
+
+
+@rule(aten.pixel_unshuffle)
+def pixel_unshuffle(op: Op) -> None:
+    """The reverse."""
+    axes, r = op.axes(op.args["self"]), op.args["downscale_factor"]
+    channels = product([axes[-3], op.fixed(r * r, "the factor of a pixel unshuffle")])
+    op.give(op.out, [*axes[:-3], channels, *[op.spatial(n) for n in op.out.shape[-2:]]])
+
+
+@rule(aten.as_strided, aten.as_strided_)
+def as_strided(op: Op) -> None:
+    """Only as a plain alias: other strides are the user's own arithmetic."""
+    source = op.args["self"]
+    if list(source.shape) != list(op.out.shape):
+        return op.trace.opaque(op, "as_strided with other sizes")
+    op.give(op.out, op.axes(source))
+
+
+@rule(aten.flip, aten.roll, aten.rot90)
+def reorder(op: Op) -> None:
+    """Positions move along some dimensions, which therefore must stay whole."""
+    axes = op.axes(op.args["self"])
+    for d in normal_dims(op.get("dims"), len(axes)):
+        op.freeze(axes[d], f"{op.func._opname} moves its positions")
+    if [axis.size for axis in axes] != list(op.out.shape):
+        raise ValueError("dimensions exchanged")
+    op.give(op.out, axes)

@@ -1,0 +1,345 @@
+"""Runs a model once and records what happens to every axis of every tensor.
+
+Two modes watch the same run: a dispatch mode sees primitive ATen operations whatever the Python
+above them does, and a function mode sees the Python-level calls with their sizes (`functions.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.weak import WeakTensorKeyDictionary
+
+from secateur.core.plan import Reason
+from secateur.core.tensors import named_tensors
+from secateur.graph import functions, sizes
+from secateur.graph.axes import Axis, fixed, unify
+from secateur.graph.op import RULES, Op
+from secateur.graph.rules import CONSTANT, pointwise
+from secateur.graph.sizes import Equation, Expr, TracedInt, call_site
+
+Restriction = tuple[str, Any, int, Axis]  # how, argument, dimension, axis
+_aten = torch.ops.aten
+_CONVOLUTIONS = {_aten.convolution, _aten._convolution}
+_VIEWS = {_aten.t, _aten.transpose, _aten.permute, _aten.detach, _aten.alias, _aten.numpy_T}
+
+
+class Trace:
+    """Everything one run recorded; grows while the modes are on, read by `analyze.py` afterwards."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model
+        self.names = {id(module): name for name, module in model.named_modules()}
+        self.tensors: dict[str, Tensor] = {}
+        self.owners: dict[int, str] = {}
+        self.used: set[str] = set()
+        self._axes = WeakTensorKeyDictionary()
+        self._origin = WeakTensorKeyDictionary()  # views of parameters: (name, dims)
+        self._stacks = WeakTensorKeyDictionary()
+        self.scratch: dict[str, Any] = {}
+        self.pending: dict[Axis, Reason] = {}
+        self.equations: dict[tuple[Expr, Expr], Equation] = {}
+        self.unknown: dict[str, Reason] = {}
+        self.ops: list[tuple[str, str]] = []  # (operation, module)
+        self.restrictions: dict[int, list[Restriction]] = {}
+        self.terms: dict[tuple[str, str, tuple[int, ...]], tuple[int, list[Axis]]] = {}
+        self.contracted: set[tuple[str, int]] = set()
+        self.norm_roles: dict[str, str] = {}
+        self.modules: list[str] = []
+        self.recurrent = False  # inside the forward of an nn.LSTM, nn.GRU or nn.RNN
+        self.inside = False  # inside a Python-level torch call
+        self.flow = Flow()
+        for name, tensor in named_tensors(model):
+            self.owners[id(tensor)] = name
+            self.tensors[name] = tensor
+            self.give(tensor, [Axis(size) for size in tensor.shape])
+            self._origin[tensor] = (name, tuple(range(tensor.dim())))
+
+    # --- axes -----------------------------------------------------------------------------------
+
+    def axes(self, tensor: Tensor) -> list[Axis]:
+        """The axes of a tensor; one that nobody made (a constant in the code) is frozen."""
+        found: list[Axis] | None = self._axes.get(tensor)
+        stacked = self._stacks.pop(tensor, None) if self._stacks else None
+        if stacked is not None:
+            first, *others = stacked[1]
+            for other in others:
+                for a, b in zip(first, other, strict=True):
+                    unify(a, b)
+        if found is None or [axis.size for axis in found] != list(tensor.shape):
+            reason = self.reason("a tensor made outside the traced operations", "constant")
+            found = [fixed(size, reason) for size in tensor.shape]
+            self._axes[tensor] = found
+        return list(found)
+
+    def stack(self, tensor: Tensor, dim: int, pieces: list[list[Axis]]) -> None:
+        """Remember what a tensor was stacked from; its axes unify at the first use as a whole."""
+        for piece in pieces[1:]:
+            for a, b in zip(pieces[0], piece, strict=True):
+                self.equate(("count", a), ("count", b), "stacked tensors have one shape")
+        self._stacks[tensor] = (dim, pieces)
+
+    def unstack(self, tensor: Tensor, dim: int, index: int) -> list[Axis] | None:
+        """The axes of one tensor of a stack, if `dim` is the stacked dimension."""
+        found = self._stacks.get(tensor)
+        if found is None or dim % tensor.dim() != found[0]:
+            return None
+        pieces: list[list[Axis]] = found[1]
+        return pieces[index]
+
+    def known(self, tensor: Any) -> bool:
+        """Whether the tensor has been named."""
+        return isinstance(tensor, Tensor) and tensor in self._axes
+
+    def give(self, tensor: Tensor, axes: list[Axis]) -> None:
+        """Name the axes of a tensor."""
+        if [axis.size for axis in axes] != list(tensor.shape):
+            raise ValueError(f"axes {axes} do not fit a tensor of shape {tuple(tensor.shape)}")
+        self._axes[tensor] = axes
+
+    def reason(self, text: str, op: str) -> Reason:
+        """A reason at the user's line."""
+        return Reason(text, op, call_site())
+
+    # --- sizes ----------------------------------------------------------------------------------
+
+    def equate(self, left: Expr, right: Expr, what: str) -> None:
+        """Demand `left == right` after every cut."""
+        if left == right or (left, right) in self.equations:
+            return
+        if not any(kind == "attr" or axis.free for e in (left, right) for kind, axis in sizes.atoms(e)):
+            return
+        self.equations[left, right] = Equation(left, right, what, call_site())
+
+    def pin(self, expr: Expr, value: float) -> None:
+        """Demand that an expression keeps its value: it is used as a number, not only as a size."""
+        self.equate(expr, value, "its value enters the computation")
+
+    def size_of(self, axis: Axis) -> int:
+        """The axis's size as an integer that remembers the axis."""
+        return TracedInt.make(axis.size, ("count", axis)) if axis.free else axis.size
+
+    # --- what the run did -------------------------------------------------------------------------
+
+    @property
+    def module(self) -> str:
+        """The qualified name of the module that is running."""
+        return self.modules[-1] if self.modules else ""
+
+    def restrict(self, index: int, restriction: Restriction) -> None:
+        """The reference run must restrict operation `index` to what is kept of an axis."""
+        self.restrictions.setdefault(index, []).append(restriction)
+
+    def contract(self, index: int, tensor: Tensor, dim: int, args: dict[str, Any]) -> None:
+        axis = self.axes(tensor)[dim]
+        if axis.free:
+            name = next(key for key, value in args.items() if value is tensor)
+            self.restrict(index, ("zero", name, dim, axis))
+
+    def consumes(self, tensor: Tensor, dim: int) -> None:
+        """Remember that a parameter (or a transposed view of it) is contracted along `dim`."""
+        origin = self._origin.get(tensor)
+        if origin is not None:
+            self.contracted.add((origin[0], origin[1][dim]))
+
+    def origin(self, tensor: Tensor) -> str | None:
+        """The name of the parameter that a tensor is, or is a transposed view of."""
+        found = self._origin.get(tensor)
+        return None if found is None else found[0]
+
+    def count_macs(self, op: str, factor: int, axes: list[Axis]) -> None:
+        key = (self.module, op, tuple(axis.find().id for axis in axes))
+        total, _ = self.terms.get(key, (0, axes))
+        self.terms[key] = (total + factor, axes)
+
+    def record(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
+        """Apply the rule of one executed operation."""
+        index = len(self.ops)
+        self.ops.append((str(func), self.module))
+        packet = func._overloadpacket
+        function = RULES.get(packet)
+        if function is None and torch.Tag.pointwise in func.tags:
+            function = pointwise.pointwise
+        if function is None and packet in CONSTANT:
+            return
+        op = Op(self, func, args, kwargs, out, index)
+        for tensor in op.inputs:
+            owner = self.owners.get(id(tensor))
+            if owner is not None:
+                self.used.add(owner)
+        try:
+            if function is None:
+                self.opaque(op, f"no rule for {func}", unknown=True)
+            else:
+                function(op)
+        except Exception as error:  # never guess: whatever goes wrong in a rule freezes
+            self.opaque(op, f"the rule for {func} does not cover this use: {error}", unknown=True)
+        if packet in _VIEWS:
+            self._follow_view(packet, args, out)
+        self.flow.record(packet, op)
+
+    def opaque(self, op: Op, text: str, unknown: bool = False) -> None:
+        """Freeze everything that an operation touches."""
+        reason = op.reason(text)
+        if unknown:
+            self.unknown.setdefault(str(op.func), reason)
+        for tensor in op.inputs:
+            for axis in self.axes(tensor):
+                axis.freeze(reason)
+        for tensor in op.outputs:
+            known = self._axes.get(tensor)
+            if known is None or [axis.size for axis in known] != list(tensor.shape):
+                self._axes[tensor] = [fixed(size, reason) for size in tensor.shape]
+            for axis in self.axes(tensor):
+                axis.freeze(reason)
+
+    def _follow_view(self, packet: Any, args: tuple[Any, ...], out: Tensor) -> None:
+        origin = self._origin.get(args[0])
+        if origin is None or not isinstance(out, Tensor):
+            return
+        name, dims = origin
+        rank = len(dims)
+        if packet is _aten.permute:
+            dims = tuple(dims[d] for d in args[1])
+        elif packet in (_aten.t, _aten.numpy_T):
+            dims = dims[::-1]
+        elif packet is _aten.transpose:
+            swapped = list(dims)
+            a, b = args[1] % rank, args[2] % rank
+            swapped[a], swapped[b] = swapped[b], swapped[a]
+            dims = tuple(swapped)
+        self._origin[out] = (name, dims)
+
+
+class Flow:
+    """Which tensors are sums of which: enough to find residual blocks (`blocks.py`)."""
+
+    _SUMS = {_aten.add, _aten.add_}
+    _SAME = {_aten.clone, _aten.alias, _aten.detach, _aten.contiguous, _aten._to_copy, _aten.dropout}
+    _RELU = {_aten.relu, _aten.relu_}
+
+    def __init__(self) -> None:
+        self._ids = WeakTensorKeyDictionary()
+        self.parents: dict[int, tuple[str, tuple[int, ...]]] = {}
+        self.calls: list[tuple[str, int, int, bool]] = []  # module, input, output, in a tuple
+        self._next = 0
+
+    def id(self, tensor: Tensor, *, new: bool = False) -> int:
+        """A number for the current value of a tensor (in-place operations make a new one)."""
+        found: int | None = self._ids.get(tensor)
+        if found is None or new:
+            self._next += 1
+            found = self._ids[tensor] = self._next
+        return found
+
+    def record(self, packet: Any, op: Op) -> None:
+        """Note a sum, a copy or a relu; anything else makes a new value."""
+        out = op.out
+        if not isinstance(out, Tensor):
+            return
+        kind = (
+            "sum" if packet in self._SUMS else
+            "same" if packet in self._SAME else
+            "relu" if packet in self._RELU else ""
+        )  # fmt: skip
+        parents = tuple(self.id(t) for t in op.inputs if t.shape == out.shape) if kind else ()
+        inplace = str(packet).endswith("_")
+        number = self.id(out, new=inplace)
+        if parents and number not in parents:
+            self.parents[number] = (kind, parents)
+
+
+class _Dispatch(TorchDispatchMode):
+    def __init__(self, trace: Trace) -> None:
+        super().__init__()
+        self.trace = trace
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func._overloadpacket in _CONVOLUTIONS:
+            with fast_convolutions():
+                out = func(*args, **kwargs)
+        else:
+            out = func(*args, **kwargs)
+        self.trace.record(func, args, kwargs, out)
+        return out
+
+
+class _Functions(TorchFunctionMode):
+    def __init__(self, trace: Trace) -> None:
+        super().__init__()
+        self.trace = trace
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return functions.call(self, self.trace, func, args, kwargs or {})
+
+
+def _set_fused(mkldnn: bool, cudnn: bool) -> None:
+    torch._C._set_mkldnn_enabled(mkldnn)
+    torch._C._set_cudnn_enabled(cudnn)
+
+
+@contextmanager
+def fast_convolutions() -> Iterator[None]:
+    """Let a single convolution use oneDNN or cuDNN although the run decomposes RNNs."""
+    _set_fused(True, True)
+    try:
+        yield
+    finally:
+        _set_fused(False, False)
+
+
+@contextmanager
+def decomposed() -> Iterator[None]:
+    """Switch off the fused RNN and attention paths, so that primitive operations are seen."""
+    fastpath = torch.backends.mha.get_fastpath_enabled()
+    fused = torch._C._get_mkldnn_enabled(), torch._C._get_cudnn_enabled()
+    try:
+        torch.backends.mha.set_fastpath_enabled(False)
+        _set_fused(False, False)
+        with torch.no_grad():
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fastpath)
+        _set_fused(*fused)
+
+
+@contextmanager
+def recording(trace: Trace) -> Iterator[None]:
+    """Record every operation executed inside."""
+
+    def enter(module: nn.Module, args: Any) -> None:
+        name = trace.names.get(id(module), trace.module)
+        trace.modules.append(name)
+        trace.recurrent = isinstance(module, nn.RNNBase)
+        first = next((t for t in tree_leaves(args) if isinstance(t, Tensor)), None)
+        trace.scratch.setdefault("inputs", []).append(None if first is None else trace.flow.id(first))
+
+    def leave(module: nn.Module, args: Any, out: Any) -> None:
+        name = trace.modules.pop()
+        trace.recurrent = False
+        source = trace.scratch["inputs"].pop()
+        first = next((t for t in tree_leaves(out) if isinstance(t, Tensor)), None)
+        if source is not None and first is not None:
+            trace.flow.calls.append((name, source, trace.flow.id(first), isinstance(out, tuple)))
+
+    hooks = nn.modules.module
+    handles = [
+        hooks.register_module_forward_pre_hook(enter),
+        hooks.register_module_forward_hook(leave),
+    ]
+    sizes.activate(trace)
+    try:
+        with decomposed(), _Functions(trace), _Dispatch(trace):
+            yield
+    finally:
+        sizes.activate(None)
+        for handle in handles:
+            handle.remove()

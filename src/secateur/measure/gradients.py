@@ -1,0 +1,146 @@
+"""Gradients in one streaming pass over data, leaving no trace on the model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from itertools import islice
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from secateur.core.batches import as_call, map_tensors, untouched
+from secateur.core.errors import InputError
+
+Loss = Callable[[nn.Module, Any], Tensor]
+
+
+def mean_over_batches(
+    model: nn.Module,
+    data: Iterable[Any],
+    visit: Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]],
+    *,
+    loss: Loss | None = None,
+    batches: int | None = None,
+) -> dict[str, Tensor]:
+    """The mean over batches of `visit(gradients)`, where gradients maps parameter names to tensors.
+
+    data: batches, each `(inputs, targets)` or whatever `loss` takes. loss: `(model, batch) ->`
+    scalar; by default cross-entropy for integer targets and mean squared error for others. batches:
+    look at this many at most.
+
+    The model runs in eval mode. A batch's gradients are freed before the next batch; between
+    batches only the accumulated vectors stay. Mode, `requires_grad`, `.grad` and the random state
+    are as before afterwards, also after an error.
+
+    Example:
+        >>> net = nn.Linear(2, 1, bias=False)
+        >>> batch = (torch.ones(4, 2), torch.zeros(4, 1))
+        >>> total = lambda gradients: {"norm": gradients["weight"].norm()}
+        >>> mean_over_batches(net, [batch, batch], total)["norm"].dtype
+        torch.float64
+
+    Raises:
+        InputError: there is no batch, or a loss is not a finite scalar that depends on the model.
+    """
+    run = loss or default_loss
+    sums: dict[str, Tensor] = {}
+    seen = 0
+    with untouched(model), _differentiable(model):
+        names, parameters = _named(model)
+        for number, batch in enumerate(islice(iter(data), batches)):
+            value = _checked(run(model, _moved(batch, parameters[0].device)), number)
+            grads = torch.autograd.grad(value, parameters, allow_unused=True)
+            paired = zip(names, grads, strict=True)
+            found = {n: g for same, g in paired if g is not None for n in same}
+            del grads, value
+            with torch.no_grad():
+                for key, vector in visit(found).items():
+                    double = vector.double()
+                    sums[key] = sums[key] + double if key in sums else double
+            seen += 1
+    if seen == 0:
+        raise InputError("there is no batch in the data", hint="give at least one batch")
+    return {key: total / seen for key, total in sums.items()}
+
+
+def default_loss(model: nn.Module, batch: Any) -> Tensor:
+    """The loss of an `(inputs, targets)` batch, or of a mapping whose model returns a `.loss`.
+
+    Cross-entropy where the targets are integers (classes in dimension 1 of the output, or in the
+    last one when only that fits), mean squared error otherwise.
+    """
+    if isinstance(batch, Mapping):
+        found = getattr(model(**batch), "loss", None)
+        if isinstance(found, Tensor):
+            return found
+        raise InputError(
+            "the batch is a mapping and the model's output has no .loss",
+            hint="give loss=lambda model, batch: …",
+        )
+    if not isinstance(batch, (tuple, list)) or len(batch) != 2:
+        raise InputError(
+            f"a batch is a {type(batch).__name__}, not a pair (inputs, targets)",
+            hint="give loss=lambda model, batch: …",
+        )
+    inputs, targets = batch
+    output = as_call(model, tuple(inputs) if isinstance(inputs, list) else inputs).run(model)
+    output = getattr(output, "logits", output)
+    if not isinstance(output, Tensor) or not isinstance(targets, Tensor):
+        raise InputError(
+            f"the model returns a {type(output).__name__}, for which there is no default loss",
+            hint="give loss=lambda model, batch: …",
+        )
+    if targets.is_floating_point():
+        return nn.functional.mse_loss(output, targets)
+    if output.dim() > 2 and output.shape[:-1] == targets.shape:
+        output = output.movedim(-1, 1)
+    return nn.functional.cross_entropy(output, targets.long())
+
+
+def _moved(batch: Any, device: torch.device) -> Any:
+    """The same batch with its tensors on `device`."""
+    plain = dict(batch) if isinstance(batch, Mapping) else batch
+    return map_tensors(plain, lambda tensor: tensor.to(device))
+
+
+def _named(model: nn.Module) -> tuple[list[list[str]], list[nn.Parameter]]:
+    """Every float parameter once, with all of its names."""
+    names: dict[nn.Parameter, list[str]] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        if parameter.is_floating_point():
+            names.setdefault(parameter, []).append(name)
+    if not names:
+        raise InputError("the model has no floating-point parameters")
+    return list(names.values()), list(names)
+
+
+def _checked(value: object, number: int) -> Tensor:
+    if not isinstance(value, Tensor) or value.numel() != 1:
+        shape = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+        raise InputError(f"the loss must be a scalar tensor, not {shape}")
+    if not bool(torch.isfinite(value)):
+        raise InputError(f"the loss of batch {number} is {value.item():g}")
+    if not value.requires_grad:
+        raise InputError(
+            "the loss does not depend on the parameters",
+            hint="it must not be computed under no_grad, detached or converted",
+        )
+    return value.reshape(())
+
+
+@contextmanager
+def _differentiable(model: nn.Module) -> Iterator[None]:
+    """Gradients on for every float parameter, also for frozen ones; restored afterwards."""
+    flags = {p: p.requires_grad for p in model.parameters() if p.is_floating_point()}
+    # cuDNN refuses the backward pass of recurrent layers in eval mode.
+    recurrent = any(isinstance(module, nn.RNNBase) for module in model.modules())
+    with torch.enable_grad(), torch.backends.cudnn.flags(enabled=not recurrent):
+        try:
+            for parameter in flags:
+                parameter.requires_grad_(True)
+            yield
+        finally:
+            for parameter, flag in flags.items():
+                parameter.requires_grad_(flag)

@@ -1,0 +1,25 @@
+"""HOW indices are scored: criteria, and a decorator to add more."""
+
+from secateur.score.baseline import random
+from secateur.score.criterion import Criterion, Facts, criteria, criterion, resolve
+from secateur.score.group import group_l2
+from secateur.score.magnitude import l1, l2
+from secateur.score.norm import bn_scale
+from secateur.score.run import scores
+from secateur.score.taylor import taylor, taylor_squared
+
+__all__ = [
+    "Criterion",
+    "Facts",
+    "bn_scale",
+    "criteria",
+    "criterion",
+    "group_l2",
+    "l1",
+    "l2",
+    "random",
+    "resolve",
+    "scores",
+    "taylor",
+    "taylor_squared",
+]

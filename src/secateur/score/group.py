@@ -1,0 +1,39 @@
+"""Group norm: everything that leaves together with an index."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from secateur.core.site import Site
+from secateur.score.criterion import Facts, accumulator, criterion
+from secateur.score.magnitude import block
+
+
+@criterion("group_l2", paper="Fang et al., DepGraph: Towards Any Structural Pruning, CVPR 2023")
+def group_l2(site: Site, facts: Facts) -> Tensor:
+    """Sum of w² over producers, consumers and norm scales, divided by the site's mean; `[n]`.
+
+    Biases and norm shifts do not count. The division makes sites comparable: without it wide
+    consumers dominate. A block has one index, so it is left undivided.
+
+    Example:
+        >>> import torch
+        >>> from secateur.core.layout import Leaf
+        >>> from secateur.core.site import Slice
+        >>> leaf = Leaf("a", 2)
+        >>> site = Site("a", "channel", 2, (Slice("a.weight", 0, leaf, "out"),
+        ...                                 Slice("b.weight", 1, leaf, "in")))
+        >>> group_l2(site, Facts({"a.weight": torch.tensor([[2.0], [0.0]]),
+        ...                       "b.weight": torch.tensor([[1.0, 1.0]])}))
+        tensor([1.6667, 0.3333])
+    """
+    if site.module is not None:
+        return block(site, facts, lambda _, w: accumulator(w).square())
+    weights = {
+        part.tensor: facts.tensors[part.tensor]
+        for part in site.slices
+        if part.role != "out" or facts.tensors[part.tensor].dim() > 1
+    }
+    total = site.pool(weights, lambda _, w: accumulator(w).square(), {"out", "in", "scale"})
+    mean = total.mean()
+    return total / mean if mean > 0 else total
