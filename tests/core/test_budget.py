@@ -124,7 +124,9 @@ def test_parse(text: str, budget: Budget) -> None:
     assert parse_budget(text) == budget
 
 
-@pytest.mark.parametrize("text", ["", "macs", "&", "macs 50% &", "50%", "macs 50% 60%x", "macs ((1"])
+@pytest.mark.parametrize(
+    "text", ["", "macs", "&", "macs 50% &", "50%", "macs 50% 60%x", "macs ((1"]
+)
 def test_parse_refuses(text: str) -> None:
     with pytest.raises(RecipeError):
         parse_budget(text)

@@ -81,7 +81,9 @@ def test_without_decisions_everything_stays(layout: Layout) -> None:
 @settings(deadline=None)
 @given(LAYOUTS, st.sampled_from(sorted(SIZES)))
 def test_coordinate_is_the_index_of_the_leaf_at_every_position(layout: Layout, leaf: str) -> None:
-    expected = [max((i for name, i in each if name == leaf), default=-1) for each in positions(layout)]
+    expected = [
+        max((i for name, i in each if name == leaf), default=-1) for each in positions(layout)
+    ]
     found = layout.coordinate(leaf)
     assert found.dtype == np.int64
     assert found.tolist() == expected

@@ -79,9 +79,11 @@ def test_the_empty_name_is_the_model() -> None:
 RULES = st.sampled_from(["stem", "layer1", "*.bias", "fc", nn.Linear, nn.BatchNorm2d])
 SCOPES = st.recursive(
     RULES.map(only) | st.just(Scope()),
-    lambda inner: st.tuples(inner, inner).map(lambda p: p[0] & p[1])
-    | st.tuples(inner, inner).map(lambda p: p[0] | p[1])
-    | inner.map(lambda s: ~s),
+    lambda inner: (
+        st.tuples(inner, inner).map(lambda p: p[0] & p[1])
+        | st.tuples(inner, inner).map(lambda p: p[0] | p[1])
+        | inner.map(lambda s: ~s)
+    ),
     max_leaves=5,
 )
 

@@ -26,7 +26,9 @@ def test_pool_agrees_with_a_loop(n: int, width: int, role: str) -> None:
     leaf, weight = Leaf("s", n), torch.randn(width, n, 2)
     site = Site("s", "channel", n, (Slice("w", 1, leaf, role), Slice("b", 0, leaf, "shift")))  # type: ignore[arg-type]
     found = site.pool({"w": weight, "b": torch.ones(n)}, lambda _, w: w.abs(), {role})
-    expected = torch.tensor([sum(abs(float(x)) for x in weight[:, k].reshape(-1)) for k in range(n)])
+    expected = torch.tensor(
+        [sum(abs(float(x)) for x in weight[:, k].reshape(-1)) for k in range(n)]
+    )
     torch.testing.assert_close(found, expected)
 
 

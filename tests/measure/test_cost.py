@@ -75,9 +75,7 @@ COUNTS = st.fixed_dictionaries(
 
 def sliced(counts: Mapping[str, int]) -> Amounts:
     """The amounts, from tensors that are really cut to their first indices."""
-    keeps = {
-        leaf.name: np.arange(leaf.n) < counts.get(leaf.name, leaf.n) for leaf in (A, B, H, D)
-    }
+    keeps = {leaf.name: np.arange(leaf.n) < counts.get(leaf.name, leaf.n) for leaf in (A, B, H, D)}
 
     def size(name: str, tensor: torch.Tensor) -> int:
         for dim, layout in enumerate(LAYOUTS.get(name, ())):
@@ -184,7 +182,9 @@ def test_another_model_is_refused() -> None:
 
 def test_amounts_do_not_depend_on_evaluation_order() -> None:
     counts: list[dict[str, Any]] = [{"0": 1}, {}, {"h": 1, "d": 2}, {"0": 1}]
-    assert [COST.total(c) for c in counts] == [Cost(graph_of(LAYOUTS, TERMS), NET).total(c) for c in counts]
+    assert [COST.total(c) for c in counts] == [
+        Cost(graph_of(LAYOUTS, TERMS), NET).total(c) for c in counts
+    ]
 
 
 def test_a_slice_is_not_needed_for_the_cost_of_an_index() -> None:

@@ -139,6 +139,7 @@ class Named(nn.Module):
         self.fc = nn.Linear(2, 3)
 
     def forward(self, x: Tensor, labels: Tensor | None = None) -> SimpleNamespace:
+        """Inputs [N, 2] and classes [N] -> loss and logits [N, 3]."""
         logits = self.fc(x)
         loss = None if labels is None else nn.functional.cross_entropy(logits, labels)
         return SimpleNamespace(loss=loss, logits=logits)
@@ -191,5 +192,7 @@ def test_no_data_and_no_parameters_are_refused(net: nn.Module) -> None:
 
 def test_recurrent_layers_can_be_differentiated_in_eval_mode() -> None:
     net = nn.GRU(2, 3)
-    found = mean_over_batches(net, [torch.randn(4, 1, 2)], everything, loss=lambda m, x: m(x)[0].sum())
+    found = mean_over_batches(
+        net, [torch.randn(4, 1, 2)], everything, loss=lambda m, x: m(x)[0].sum()
+    )
     assert found["weight_hh_l0"].abs().sum() > 0

@@ -71,7 +71,8 @@ def uniform(ladders: Sequence[Ladder]) -> list[Vector]:
 def global_(ladders: Sequence[Ladder]) -> list[Vector]:
     """One threshold for all: the step whose removed indices score least on average is next.
 
-    Scores are divided by their site's mean, so 1 is what an average index of a site is worth.
+    Scores are divided by their site's mean, so 1 is what an average index of a site is worth;
+    those of a criterion that is comparable between sites (Taylor) by the mean of all sites.
     """
     return [ladder.steps() for ladder in ladders]
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from secateur.core.errors import InputError
 from secateur.core.layout import Index
 from secateur.core.site import Site, Tie
+from secateur.score.run import Scores
 
 Vector = npt.NDArray[np.float64]
 
@@ -21,7 +22,8 @@ class Member:
     """One site on a ladder.
 
     order: its indices, best first; ties in score go to the lower index. ranked: the scores in that
-    order, divided by the site's mean score.
+    order, divided by the mean magnitude of the site's scores, or of all sites' where scores of
+    different sites are comparable.
     """
 
     site: Site
@@ -70,12 +72,16 @@ def ladders(
 ) -> tuple[list[Ladder], list[str]]:
     """All ladders of a model, and sentences about what has to stay whole and why.
 
-    weights: for every block, what it costs; blocks are ranked by score per cost.
+    weights: for every block, what it costs; blocks are ranked by score per cost. `Scores` that
+    are comparable between sites keep their proportions.
 
     Raises:
         InputError: a site has no scores, or they have the wrong length or are not finite.
     """
+    values = {site.name: _values(site, scores) for site in sites}
     known = {site.name: site for site in sites if site.module is None}
+    overall = _mean(np.concatenate([values[name] for name in known])) if known else 1.0
+    one_unit = isinstance(scores, Scores) and scores.comparable
     blocks = [site for site in sites if site.module is not None]
     tied = {name for tie in ties for name in tie.ratios}
     free = [site for site in known.values() if site.name not in tied]
@@ -86,7 +92,10 @@ def ladders(
         if not ours:
             continue
         missing = sorted(set(tie.ratios) - set(known))
-        members = tuple(_member(known[name], tie.ratios[name], scores) for name in ours)
+        members = tuple(
+            _member(known[n], tie.ratios[n], values[n], overall if one_unit else _mean(values[n]))
+            for n in ours
+        )
         whole = known[ours[0]].n // tie.ratios[ours[0]]
         if missing:
             notes.append(
@@ -100,15 +109,18 @@ def ladders(
             notes.append(f"{', '.join(ours)} must stay whole: {_why_whole(tie, members)}")
         made.append(ladder)
     if blocks:
-        made.append(_block_ladder(blocks, scores, weights or {}))
+        made.append(_block_ladder(blocks, values, weights or {}))
     return made, notes
 
 
-def _member(site: Site, ratio: int, scores: Mapping[str, Tensor]) -> Member:
-    values = _values(site, scores)
+def _member(site: Site, ratio: int, values: Vector, scale: float) -> Member:
     order = np.argsort(-values, kind="stable").astype(np.int64)
-    scale = np.abs(values).mean() if site.n else 0.0
-    return Member(site, ratio, order, values[order] / scale if scale > 0 else values[order])
+    return Member(site, ratio, order, values[order] / scale)
+
+
+def _mean(values: Vector) -> float:
+    """Mean magnitude, or 1 where there is nothing but zeros."""
+    return float(np.abs(values).mean()) or 1.0
 
 
 def _values(site: Site, scores: Mapping[str, Tensor]) -> Vector:
@@ -153,13 +165,12 @@ def _why_whole(tie: Tie, members: Sequence[Member]) -> str:
 
 
 def _block_ladder(
-    blocks: Sequence[Site], scores: Mapping[str, Tensor], weights: Mapping[str, float]
+    blocks: Sequence[Site], values: Mapping[str, Vector], weights: Mapping[str, float]
 ) -> Ladder:
     """All blocks as the indices of one ladder, ranked by score per cost."""
-    worth = np.array([float(_values(block, scores)[0]) for block in blocks])
+    worth = np.concatenate([values[block.name] for block in blocks])
     density = worth / np.array([weights.get(block.name) or 1.0 for block in blocks])
     order = np.argsort(-density, kind="stable").astype(np.int64)
-    scale = np.abs(density).mean()
-    ranked = density[order] / scale if scale > 0 else density[order]
     pool = Site("", "layer", len(blocks), what="blocks")
-    return Ladder((Member(pool, 1, order, ranked),), tuple(range(len(blocks) + 1)), True)
+    member = Member(pool, 1, order, density[order] / _mean(density))
+    return Ladder((member,), tuple(range(len(blocks) + 1)), True)

@@ -78,26 +78,38 @@ class _Restricted(TorchDispatchMode):
         return bool(self._cache[layout].all())
 
     def _restricted(self, func: Any, named: dict[str, Any], entries: list[tuple[str, str, int, Layout]]) -> Any:
-        norm = [entry for entry in entries if entry[0] in ("norm", "group_norm")]
+        norm = [entry for entry in entries if entry[0] in ("norm", "group_norm", "moments")]
         if norm:
             return _normalise(self, func, named, norm)
-        scatter: list[tuple[int, Tensor]] = []
-        full = None
+        original = dict(named)
+        places: list[tuple[int, Tensor]] = []
+        selected = False
         for how, name, dim, layout in entries:
             tensor = named[name]
             if how == "zero":
                 named[name] = tensor.index_fill(dim, self.index(layout, tensor, kept=False), 0)
-            else:
-                kept = self.index(layout, tensor)
-                if how == "softmax":
-                    full, scatter = tensor, [*scatter, (dim, kept)]
-                named[name] = tensor.index_select(dim, kept)
+                continue
+            kept = self.index(layout, tensor)
+            named[name] = tensor.index_select(dim, kept)
+            selected = True
+            if how == "softmax":
+                places.append((dim, kept))
         if func._overloadpacket in _CONVOLUTIONS:
             with fast_convolutions():
-                out = _invoke(func, named)
-        else:
-            out = _invoke(func, named)
-        return _expand(out, full.shape, scatter) if full is not None else out
+                return _invoke(func, named)
+        out = _invoke(func, named)
+        return _like_full(func, original, out, places) if selected else out
+
+
+def _like_full(func: Any, original: dict[str, Any], out: Any, places: list[tuple[int, Tensor]]) -> Any:
+    """The restricted result in the shape and memory order of the unrestricted one.
+
+    The order decides which kernel a later operation takes, and so whether the run can be followed.
+    """
+    full = _invoke(func, original)
+    pairs = zip(full, out, strict=True) if isinstance(full, (tuple, list)) else [(full, out)]
+    done = [a.copy_(_expand(b, a.shape, places)) if isinstance(a, Tensor) and a.numel() else a for a, b in pairs]
+    return type(full)(done) if type(full) in (tuple, list) else tuple(done) if len(done) > 1 else done[0]
 
 
 def _invoke(func: Any, named: dict[str, Any]) -> Any:
@@ -129,6 +141,9 @@ def _normalise(
     small = x
     for dim, index in places:
         small = small.index_select(dim, index)
+    if entries[0][0] == "moments":
+        out = _invoke(func, {**named, "input": small})
+        return (_first_like_full(func, named, out[0], places), *out[1:])
     if entries[0][0] == "group_norm":
         index = places[0][1]
         affine = {
@@ -140,7 +155,7 @@ def _normalise(
         inside = _group_width(entries[0][3], groups, mode)
         sizes = {"N": small.shape[0], "C": kept, "group": kept // inside}
         out = _invoke(func, {**named, **affine, **sizes, "input": small})
-        return (_expand(out[0], x.shape, places), *out[1:])
+        return (_first_like_full(func, named, out[0], places), *out[1:])
     start = x.dim() - len(named["normalized_shape"])
     affine = {}
     for name in ("weight", "bias"):
@@ -150,7 +165,12 @@ def _normalise(
                 value = value.index_select(dim - start, index)
             affine[name] = value
     out = _invoke(func, {**named, **affine, "input": small, "normalized_shape": list(small.shape[start:])})
-    return (_expand(out[0], x.shape, places), *out[1:])
+    return (_first_like_full(func, named, out[0], places), *out[1:])
+
+
+def _first_like_full(func: Any, named: dict[str, Any], out: Tensor, places: list[tuple[int, Tensor]]) -> Tensor:
+    full: Tensor = _invoke(func, named)[0]
+    return full.copy_(_expand(out, full.shape, places))
 
 
 def _group_width(layout: Layout, groups: int, mode: _Restricted) -> int:

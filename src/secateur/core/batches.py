@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, is_dataclass
@@ -119,17 +121,55 @@ def tensors_in(value: Any) -> Iterator[Tensor]:
 
 @contextmanager
 def untouched(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode inside; afterwards training modes, gradients and random state are as before."""
-    modes = {module: module.training for module in model.modules()}
-    state = torch.random.get_rng_state()
+    """Evaluation mode inside; afterwards everything is as before.
+
+    Training modes, random state, buffers and whatever the model's forward stores on its modules
+    (caches, counters, last outputs) are restored. Memory: a copy of the buffers.
+    """
+    states = [_ModuleState(module) for module in model.modules()]
+    buffers = [(buffer, buffer.detach().clone(), _version(buffer)) for buffer in model.buffers()]
+    rng = torch.random.get_rng_state()
     cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() and torch.cuda.is_initialized() else None
     try:
-        for module in modes:
-            module.training = False
+        for state in states:
+            state.module.training = False
         yield
     finally:
-        for module, training in modes.items():
-            module.training = training
-        torch.random.set_rng_state(state)
+        for state in states:
+            state.restore()
+        with torch.no_grad():
+            for buffer, old, version in buffers:
+                if _version(buffer) != version or version is None:
+                    buffer.copy_(old)
+        torch.random.set_rng_state(rng)
         if cuda is not None:
             torch.cuda.set_rng_state_all(cuda)
+
+
+class _ModuleState:
+    """The attributes of one module, and what is in those that are containers."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self.module = module
+        self.fields = dict(module.__dict__)
+        self.contents = [
+            (value, copy.copy(value))
+            for key, value in self.fields.items()
+            if type(value) in (dict, list, set, OrderedDict) and key not in ("_parameters", "_modules")
+        ]
+
+    def restore(self) -> None:
+        fields = self.module.__dict__
+        if fields.keys() != self.fields.keys() or any(fields[k] is not v for k, v in self.fields.items()):
+            fields.clear()
+            fields.update(self.fields)
+        for container, old in self.contents:
+            if isinstance(container, list):
+                container[:] = old
+            else:
+                container.clear()
+                container.update(old)
+
+
+def _version(tensor: Tensor) -> int | None:
+    return None if tensor.is_inference() else tensor._version

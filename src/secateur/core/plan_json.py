@@ -32,7 +32,7 @@ MAX_DEPTH = 16
 """Levels of products and concatenations inside each other."""
 _MAX_AMOUNT = 2**63 - 1
 _FIELDS = frozenset(
-    "kind schema fingerprint sites leaves layouts attributes removed predicted frozen".split()
+    "kind schema fingerprint sites leaves layouts attributes removed tuples predicted frozen".split()
 )
 _RANGES = re.compile(r"[0-9]{1,10}(?:-[0-9]{1,10})?(?:,[0-9]{1,10}(?:-[0-9]{1,10})?)*")
 _HINT = "the file was changed or damaged; save the result again"
@@ -74,6 +74,7 @@ def encode(plan: Plan) -> dict[str, Any]:
             for a in plan.attributes
         ],
         "removed": list(plan.removed),
+        "tuples": list(plan.tuples),
         "predicted": {name: list(pair) for name, pair in plan.predicted.items()},
         "frozen": [{"text": r.text, "op": r.op, "where": r.where} for r in plan.frozen],
     }
@@ -110,9 +111,9 @@ def decode_value(value: object) -> Plan:
         )
         for name, dims in _dict(fields["layouts"], "layouts").items()
     }
-    removed = tuple(_text(name, "removed") for name in _list(fields["removed"], "removed"))
-    if len(set(removed)) != len(removed):
-        _fail("removed names a module twice")
+    removed, tuples = _modules(fields, "removed"), _modules(fields, "tuples")
+    if set(tuples) - set(removed):
+        _fail("tuples names a module that is not removed")
     predicted = {
         name: _pair(pair, name) for name, pair in _dict(fields["predicted"], "predicted").items()
     }
@@ -122,6 +123,7 @@ def decode_value(value: object) -> Plan:
         layouts,
         tuple(_attribute(item, sizes) for item in _list(fields["attributes"], "attributes")),
         removed,
+        tuples,
         predicted,
         tuple(_reason(item) for item in _list(fields["frozen"], "frozen")),
     )
@@ -258,6 +260,13 @@ def _reason(value: object) -> Reason:
 
     fields = _closed(value, {"text", "op", "where"}, "a reason in frozen")
     return Reason(*(_text(fields[key], f"{key} in frozen") for key in ("text", "op", "where")))
+
+
+def _modules(fields: Mapping[str, Any], key: str) -> tuple[str, ...]:
+    names = tuple(_text(name, key) for name in _list(fields[key], key))
+    if len(set(names)) != len(names):
+        _fail(f"{key} names a module twice")
+    return names
 
 
 def _pair(value: object, name: str) -> tuple[int, int]:

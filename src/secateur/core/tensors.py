@@ -15,10 +15,28 @@ def named_tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
         seen.add(id(tensor))
         yield name, tensor
     for prefix, module in model.named_modules():
-        for key, value in module.__dict__.items():
-            if isinstance(value, Tensor) and id(value) not in seen and value.is_leaf:
-                seen.add(id(value))
-                yield f"{prefix}.{key}" if prefix else key, value
+        for key, value in list(module.__dict__.items()):
+            if key in _REGISTERED:
+                continue
+            for path, tensor in _within(value, key, 0):
+                if id(tensor) not in seen and tensor.is_leaf:
+                    seen.add(id(tensor))
+                    yield f"{prefix}.{path}" if prefix else path, tensor
+
+
+_REGISTERED = frozenset(nn.Module().__dict__) | {"_flat_weights"}
+
+
+def _within(value: object, path: str, depth: int) -> Iterator[tuple[str, Tensor]]:
+    """Tensors in an attribute: itself, or those in its lists and dictionaries (caches)."""
+    if isinstance(value, Tensor):
+        yield path, value
+    elif depth < 2 and type(value) in (list, tuple):
+        for k, item in enumerate(value):  # type: ignore[arg-type]
+            yield from _within(item, f"{path}.{k}", depth + 1)
+    elif depth < 2 and type(value) is dict:
+        for k, item in value.items():
+            yield from _within(item, f"{path}.{k}", depth + 1)
 
 
 def light_copy(model: nn.Module) -> nn.Module:
@@ -33,8 +51,8 @@ def light_copy(model: nn.Module) -> nn.Module:
     for _, buffer in model.named_buffers():
         memo[id(buffer)] = buffer.detach().clone()
     for module in model.modules():
-        for value in module.__dict__.values():
-            if isinstance(value, Tensor):
+        for key, stored in module.__dict__.items():
+            for _, value in _within(stored, key, 0) if key not in _REGISTERED else ():
                 memo[id(value)] = value.detach().clone().requires_grad_(value.requires_grad)
     return copy.deepcopy(model, memo)
 

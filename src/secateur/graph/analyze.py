@@ -18,6 +18,7 @@ from secateur.graph.attributes import AttributeTracer
 from secateur.graph.axes import Axis, split, unify
 from secateur.graph.blocks import residual_blocks
 from secateur.graph.naming import describe, name_leaves
+from secateur.graph.op import GEOMETRY
 from secateur.graph.rules.spatial import register_torchvision
 from secateur.graph.sizes import call_site
 from secateur.graph.ties import Solution, solve
@@ -58,13 +59,12 @@ def analyze(
         if name not in trace.used:
             for axis in trace.axes(tensor):
                 axis.freeze(Reason("not used when the model ran on the example"))
-    free = _free_leaves(trace)
-    names = name_leaves(trace, free)
+    names = name_leaves(trace, _named_leaves(trace))
     for name, reason in (also_frozen or {}).items():
         for leaf, given in names.items():
             if given == name:
                 leaf.freeze(reason)
-    free = {leaf for leaf in free if leaf.frozen is None}
+    free = {leaf for leaf in names if leaf.frozen is None}
     solution = solve(trace.equations.values(), slots.slots, free)
     return _Builder(trace, slots, names, solution).build(model)
 
@@ -108,14 +108,14 @@ def _unify_recurrent(trace: Trace, model: nn.Module) -> None:
                 unify(columns, gate)
 
 
-def _free_leaves(trace: Trace) -> set[Axis]:
-    """The free leaves that some parameter or buffer has."""
+def _named_leaves(trace: Trace) -> set[Axis]:
+    """The leaves that some parameter or buffer has, but for kernels and other geometry."""
     return {
         leaf
         for tensor in trace.tensors.values()
         for axis in trace.axes(tensor)
         for leaf in axis.leaves()
-        if leaf.frozen is None and leaf.size > 1
+        if leaf.size > 1 and (leaf.frozen is None or leaf.frozen.op != GEOMETRY)
     }
 
 
@@ -160,6 +160,12 @@ class _Builder:
         layouts = {
             name: tuple(self.layout(axis) for axis in trace.axes(tensor))
             for name, tensor in trace.tensors.items()
+        }
+        registered = {name for name, _ in [*model.named_parameters(), *model.named_buffers()]}
+        layouts = {
+            name: dims
+            for name, dims in layouts.items()
+            if name in registered or any(layout.names for layout in dims)
         }
         roles = {(name, d): self.role(name, d) for name, dims in layouts.items() for d in range(len(dims))}
         described = describe(trace, self.names, roles)

@@ -156,7 +156,8 @@ class Op:
         self.trace.count_macs(str(self.func._overloadpacket), factor, list(axes))
 
 
-_SPATIAL = Reason("follows the geometry of the input")
+GEOMETRY = "geometry"
+_SPATIAL = Reason("follows the geometry of the input", GEOMETRY)
 
 
 def normal_dim(dim: int, rank: int) -> int:
@@ -171,4 +172,4 @@ def normal_dims(dims: Any, rank: int) -> list[int]:
     return [normal_dim(d, rank) for d in ([dims] if isinstance(dims, int) else dims)]
 
 
-__all__ = ["RULES", "Op", "Rule", "aten", "normal_dim", "normal_dims", "rule"]
+__all__ = ["GEOMETRY", "RULES", "Op", "Rule", "aten", "normal_dim", "normal_dims", "rule"]

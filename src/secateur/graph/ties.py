@@ -43,6 +43,13 @@ class _System:
         self.leaves = leaves
         self.equations = list(equations)
         self.drivers: dict[int, Axis] = {}
+        self.constants = {  # attributes that stand for something that cannot change
+            side[1]
+            for e in self.equations
+            for side, other in ((e.left, e.right), (e.right, e.left))
+            if isinstance(side, tuple) and side[0] == "attr"
+            if not any(kind == "attr" or self._is_free(key) for kind, key in atoms(other))
+        }
 
     def count(self, axis: Axis, counts: Counts) -> Any:
         axis = axis.find()
@@ -92,10 +99,13 @@ class _System:
     def _drive(self, side: Expr, other: Expr, bare: bool) -> None:
         if bare and not (isinstance(side, tuple) and side[0] == "attr"):
             return
-        keys = {key for kind, key in atoms(side) if kind == "attr" and key not in self.drivers}
+        keys = {key for kind, key in atoms(side) if kind == "attr"}
+        if keys & self.drivers.keys():
+            return
+        keys -= self.constants if not bare else set()
         axes = [key for kind, key in atoms(other) if kind == "count" and self._is_free(key)]
-        if len(keys) == 1 and axes:
-            key = keys.pop()
+        if keys and axes:  # of several (in_channels // num_paths) the largest is the width
+            key = max(keys, key=lambda key: self.slots[key].value)
             exact = [axis for axis in axes if axis.size == self.slots[key].value]
             self.drivers[key] = (exact or axes)[0]
 
@@ -189,23 +199,43 @@ def _components(
 
 
 def _fix(system: _System, members: set[Axis], rules: list[Equation]) -> list[tuple[Axis, Reason]]:
-    """The leaves to fix next: factors of a product first, else all leaves of the worst equation."""
+    """The leaves to fix next: factors of products first, else all leaves of the worst equation."""
     allowed = {id(rule): len(_levels(system, members, [rule])) for rule in rules}
     worst = min(allowed.values())
     failing = [rule for rule in rules if allowed[id(rule)] == worst]
+    factors: dict[Axis, Reason] = {}
     for rule in failing:
         for axis in _axes_of(system, rule):
-            factors = {leaf for leaf in _product_leaves(axis) if leaf in members}
-            if len(factors) > 1:
-                heads = {leaf for leaf in factors if "batched" in leaf.marks}
-                keep = max(heads or factors, key=lambda leaf: (leaf.size, -leaf.id))
-                dims = [leaf for leaf in factors if leaf not in heads] if heads else []
-                out = dims or [leaf for leaf in factors if leaf is not keep]
+            for leaf in _surplus(axis, members):
                 text = "the product of its size with another one must match elsewhere; the other one shrinks"
-                return [(leaf, Reason(text, rule.what, rule.where)) for leaf in out]
-    rule = failing[0]
+                factors.setdefault(leaf, Reason(text, rule.what, rule.where))
+    if factors:
+        return list(factors.items())
+    touched = {id(rule): system.leaves_of(rule) & members for rule in failing}
+    rule = min(failing, key=lambda rule: len(touched[id(rule)]))
     reason = Reason(_describe(system, rule), rule.what, rule.where)
-    return [(leaf, reason) for leaf in system.leaves_of(rule) if leaf in members]
+    leaves = sorted(touched[id(rule)], key=lambda leaf: ("batched" in leaf.marks, leaf.size, leaf.id))
+    if len(leaves) > 2:  # one leaf may be enough: width // heads == dim holds while dim stays
+        for leaf in leaves:
+            if len(_levels(system, set(leaves) - {leaf}, [rule])) > 1:
+                return [(leaf, reason)]
+    return [(leaf, reason) for leaf in leaves]
+
+
+def _surplus(axis: Axis, members: set[Axis]) -> list[Axis]:
+    """All but one of the factors of a product that could shrink; heads shrink rather than dims."""
+    factors = {leaf for leaf in _product_leaves(axis) if leaf in members}
+    heads = {leaf for leaf in factors if "batched" in leaf.marks}
+    if heads and heads != factors and gcd(*[leaf.size for leaf in heads]) > 1:
+        return sorted(factors - heads, key=lambda leaf: leaf.id)
+    if heads != factors:
+        return sorted(heads, key=lambda leaf: leaf.id) or _all_but_largest(factors)
+    return _all_but_largest(factors)
+
+
+def _all_but_largest(factors: set[Axis]) -> list[Axis]:
+    ranked = sorted(factors, key=lambda leaf: (-leaf.size, leaf.id))
+    return ranked[1:]
 
 
 def _axes_of(system: _System, rule: Equation) -> list[Axis]:

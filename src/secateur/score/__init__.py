@@ -5,12 +5,13 @@ from secateur.score.criterion import Criterion, Facts, criteria, criterion, reso
 from secateur.score.group import group_l2
 from secateur.score.magnitude import l1, l2
 from secateur.score.norm import bn_scale
-from secateur.score.run import scores
+from secateur.score.run import Scores, scores
 from secateur.score.taylor import taylor, taylor_squared
 
 __all__ = [
     "Criterion",
     "Facts",
+    "Scores",
     "bn_scale",
     "criteria",
     "criterion",

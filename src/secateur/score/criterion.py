@@ -66,12 +66,15 @@ class Criterion:
     """A scoring function with what is known about it.
 
     needs: "gradients" when `function` wants `facts.gradients`; it is then called once a batch and
-    its results are averaged over the batches. paper: where the method comes from.
+    its results are averaged over the batches. comparable: scores of different sites are in one
+    unit (a change of the loss), so that they must not be divided by their site's mean. paper:
+    where the method comes from.
     """
 
     name: str
     function: Score
     needs: Needs | None = None
+    comparable: bool = False
     paper: str = ""
 
     def __post_init__(self) -> None:
@@ -87,7 +90,7 @@ criteria: Registry[Any] = Registry("criterion")
 
 
 def criterion(
-    *names: str, needs: Needs | None = None, paper: str = ""
+    *names: str, needs: Needs | None = None, comparable: bool = False, paper: str = ""
 ) -> Callable[[Score], Criterion]:
     """Decorator: register a scoring function under one or more names.
 
@@ -105,7 +108,7 @@ def criterion(
         raise RecipeError(f"needs={needs!r} is unknown", hint="needs is None or 'gradients'")
 
     def register(function: Score) -> Criterion:
-        made = Criterion(names[0] if names else "", function, needs, paper)
+        made = Criterion(names[0] if names else "", function, needs, comparable, paper)
         criteria.add(*names)(made)
         return made
 
@@ -115,13 +118,14 @@ def criterion(
 def resolve(given: str | Score) -> Criterion:
     """A criterion from its name or from a plain function `(site, facts) -> Tensor[n]`.
 
-    A plain function may carry a `needs` attribute.
+    A plain function may carry attributes `needs` and `comparable`.
     """
     found = criteria.get(given)
     if isinstance(found, Criterion):
         return found
     name = getattr(found, "__name__", type(found).__name__)
-    return Criterion(name, found, getattr(found, "needs", None))
+    needs, comparable = getattr(found, "needs", None), getattr(found, "comparable", False)
+    return Criterion(name, found, needs, comparable)
 
 
 def accumulator(tensor: Tensor) -> Tensor:

@@ -32,7 +32,8 @@ def group_l2(site: Site, facts: Facts) -> Tensor:
     weights = {
         part.tensor: facts.tensors[part.tensor]
         for part in site.slices
-        if part.role != "out" or facts.tensors[part.tensor].dim() > 1
+        if part.tensor in facts.tensors
+        and (part.role != "out" or facts.tensors[part.tensor].dim() > 1)
     }
     total = site.pool(weights, lambda _, w: accumulator(w).square(), {"out", "in", "scale"})
     mean = total.mean()

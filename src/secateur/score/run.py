@@ -15,12 +15,18 @@ from secateur.score.criterion import Criterion, Facts, Score, resolve
 Visit = Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]]
 
 
+class Scores(dict[str, Tensor]):
+    """Scores by site name, and whether those of different sites are in one unit."""
+
+    comparable: bool = False
+
+
 def scores(
     given: str | Score,
     sites: Iterable[Site],
     facts: Facts,
     gather: Callable[[Visit], Mapping[str, Tensor]] | None = None,
-) -> dict[str, Tensor]:
+) -> Scores:
     """Score every site: name -> Tensor `[n]` on the CPU, float32 or float64, all finite.
 
     gather: for criteria that need gradients. It is given a function from one batch's gradients to
@@ -46,7 +52,9 @@ def scores(
             return {site.name: used(site, batch) for site in listed}
 
         raw = gather(visit)
-    return {site.name: _checked(used, site, raw[site.name], facts) for site in listed}
+    found = Scores({site.name: _checked(used, site, raw[site.name], facts) for site in listed})
+    found.comparable = used.comparable
+    return found
 
 
 def _checked(used: Criterion, site: Site, score: object, facts: Facts) -> Tensor:
@@ -61,7 +69,8 @@ def _checked(used: Criterion, site: Site, score: object, facts: Facts) -> Tensor
     score = score if score.dtype == torch.float64 else score.float()
     if not bool(torch.isfinite(score).all()):
         names = [part.tensor for part in site.slices] or list(facts.owned(site))
-        bad = [n for n in dict.fromkeys(names) if not bool(torch.isfinite(facts.tensors[n]).all())]
+        known = [name for name in dict.fromkeys(names) if name in facts.tensors]
+        bad = [name for name in known if not bool(torch.isfinite(facts.tensors[name]).all())]
         index = int((~torch.isfinite(score)).nonzero()[0])
         if bad:
             raise InputError(

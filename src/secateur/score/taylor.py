@@ -13,9 +13,14 @@ from secateur.score.magnitude import block
 _PAPER = "Molchanov et al., Importance Estimation for Neural Network Pruning, CVPR 2019"
 
 
-@criterion("taylor", needs="gradients", paper=_PAPER)
+@criterion("taylor", needs="gradients", comparable=True, paper=_PAPER)
 def taylor(site: Site, facts: Facts) -> Tensor:
-    """|sum of g w| over everything an index owns, averaged over batches; shape `[n]`.
+    """|sum of g w| over the weights that consume an index, averaged over batches; shape `[n]`.
+
+    That sum is the first-order change of the loss when the index's activations become zero, which
+    is what its removal does. It is the same as that of its norm's scale and shift, and unlike the
+    sum over what produces the index it knows about bias and norm. Sites without a consumer are
+    scored by scale and shift, else by what produces them; blocks by all their parameters.
 
     The absolute value is taken after the sum over the index and before the mean over batches: at a
     trained network the mean gradient is close to zero, so that the mean must come last.
@@ -23,9 +28,9 @@ def taylor(site: Site, facts: Facts) -> Tensor:
     return signed(site, facts).abs()
 
 
-@criterion("taylor_squared", needs="gradients", paper=_PAPER)
+@criterion("taylor_squared", needs="gradients", comparable=True, paper=_PAPER)
 def taylor_squared(site: Site, facts: Facts) -> Tensor:
-    """(sum of g w)² over everything an index owns, averaged over batches; shape `[n]`."""
+    """(sum of g w)², averaged over batches; shape `[n]`; as `taylor` otherwise."""
     return signed(site, facts).square()
 
 
@@ -44,4 +49,7 @@ def signed(site: Site, facts: Facts) -> Tensor:
 
     if site.module is not None:
         return block(site, facts, product)
-    return site.pool(facts.tensors, product, {"out", "in", "scale", "shift"})
+    present = {part.role for part in site.slices if part.tensor in facts.tensors}
+    wanted = (frozenset({"in"}), frozenset({"scale", "shift"}))
+    roles = next((each for each in wanted if each & present), frozenset({"out"}))
+    return site.pool(facts.tensors, product, roles)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 
 from secateur.graph.axes import Axis, factor, product
-from secateur.graph.op import Op, aten, rule
+from secateur.core.plan import Reason
+from secateur.graph.op import GEOMETRY, Op, aten, rule
 
 
 @rule(aten.convolution, aten._convolution, aten.convolution_overrideable, aten.mkldnn_convolution)
@@ -14,7 +15,7 @@ def convolution(op: Op) -> None:
     x, weight, bias, groups = op.args["input"], op.args["weight"], op.get("bias"), op.get("groups", 1)
     a, w = op.axes(x), op.axes(weight)
     for axis in w[2:]:
-        op.freeze(axis, "the kernel of a convolution")
+        axis.freeze(Reason("the kernel of a convolution", GEOMETRY))
     for axis in a[2:]:
         op.freeze(axis, "the space that a convolution slides over")
     space = [op.spatial(n) for n in op.out.shape[2:]]

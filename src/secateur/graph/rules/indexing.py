@@ -47,6 +47,25 @@ def _layout(op: Op, tensor: Tensor, indices: list[Tensor | None]) -> tuple[list[
     return indexed, rest, indexed[0] if adjacent else 0
 
 
+def _looked_up(op: Op, indices: list[Tensor | None], shape: torch.Size) -> list[Axis]:
+    """The axes of the index tensors, broadcast: what is looked up is laid out like the index."""
+    named = [Axis(n) if n == 1 else None for n in shape]
+    for index in indices:
+        if index is None:
+            continue
+        if index.dtype in (torch.bool, torch.uint8):
+            return [op.spatial(n) for n in shape]
+        for d, axis in enumerate(op.axes(index), start=len(shape) - index.dim()):
+            other = named[d]
+            if axis.size == 1 or axis.size != shape[d]:
+                continue
+            if other is None:
+                named[d] = axis
+            else:
+                op.unify(other, axis)
+    return [axis or op.spatial(n) for axis, n in zip(named, shape, strict=True)]
+
+
 @rule(aten.index, aten._unsafe_index)
 def index(op: Op) -> None:
     """Advanced indexing."""
@@ -55,7 +74,7 @@ def index(op: Op) -> None:
     indexed, rest, place = _layout(op, tensor, op.args["indices"])
     for d in indexed:
         op.freeze(axes[d], "its indices are looked up by their number")
-    new = [op.spatial(n) for n in op.out.shape[place : place + op.out.dim() - len(rest)]]
+    new = _looked_up(op, op.args["indices"], op.out.shape[place : place + op.out.dim() - len(rest)])
     before = [axes[d] for d in rest if d < place]
     after = [axes[d] for d in rest if d >= place]
     op.give(op.out, [*before, *new, *after])
@@ -89,7 +108,7 @@ def index_select(op: Op) -> None:
     d = normal_dim(op.args["dim"], len(axes))
     if axes:
         op.freeze(axes[d], "its indices are selected by their number")
-        axes[d] = op.spatial(op.out.shape[d])
+        axes[d] = op.axes(op.args["index"])[0] if op.args["index"].dim() else Axis(1)
     op.give(op.out, axes)
 
 

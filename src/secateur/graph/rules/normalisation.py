@@ -26,6 +26,11 @@ def batch_norm(op: Op) -> None:
     """Every channel by itself."""
     axes = op.axes(op.args["input"])
     _affine(op, axes[1], "weight", "bias", "running_mean", "running_var")
+    if op.get("training", op.get("train", op.get("running_mean") is None)):
+        for dim in range(len(axes)):  # weight standardisation: statistics of what is there now
+            if dim != 1 and axes[dim].free:
+                axes[dim].mark("statistical")
+                op.trace.restrict(op.index, ("moments", "input", dim, axes[dim]))
     for tensor in op.outputs:
         same = list(tensor.shape) == [axis.size for axis in axes]
         op.give(tensor, axes if same else [axes[1]] if tensor.shape == (axes[1].size,) else _plain(op, tensor))

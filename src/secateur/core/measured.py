@@ -1,0 +1,144 @@
+"""What was measured of one model, and how the reasons for what stays are summed up."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from secateur.core.page import Line, amount, plural
+from secateur.core.plan import Reason
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Milliseconds of one call: the median of `runs` runs, and the distance of the quartiles.
+
+    threads: of PyTorch inside an operation, on the CPU. compiled: `torch.compile` was on.
+    """
+
+    median_ms: float
+    spread_ms: float
+    runs: int
+    threads: int
+    device: str = "cpu"
+    compiled: bool = False
+
+    def __str__(self) -> str:
+        """For example "4.21 ms (spread 0.08)"."""
+        return f"{self.median_ms:.3g} ms (spread {self.spread_ms:.2g})"
+
+    @property
+    def conditions(self) -> str:
+        """How it was measured, in words."""
+        where = f"{self.device}, {plural(self.threads, 'thread')}" if self.on_cpu else self.device
+        return f"median of {plural(self.runs, 'run')}, {where}" + (", compiled" * self.compiled)
+
+    @property
+    def on_cpu(self) -> bool:
+        """Whether threads mean anything."""
+        return self.device.startswith("cpu")
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One model: parameters, multiply-accumulates of one run on the example, bytes, and what was run.
+
+    macs: None when not counted. bytes: of parameters and buffers. quality: what `evaluate` gave.
+    """
+
+    params: int
+    macs: int | None
+    bytes: int
+    latency: Latency | None = None
+    quality: float | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return asdict(self)
+
+    @property
+    def summary(self) -> str:
+        """One line."""
+        parts = [f"{self.params:,} parameters"]
+        if self.macs is not None:
+            parts.append(amount(self.macs, "MACs"))
+        parts.append(amount(self.bytes, "B"))
+        if self.latency is not None:
+            parts.append(f"{self.latency}, {self.latency.conditions}")
+        return " · ".join(parts)
+
+
+@dataclass(frozen=True)
+class Verification:
+    """How a cut was proven: the cut model against the masked original, on the example.
+
+    max_difference: the largest relative difference of the outputs. statistical: a normalisation
+    runs over a cut axis, so that zeroing alone would not give the same function. method: what the
+    cut model was compared with.
+    """
+
+    ok: bool
+    statistical: bool
+    max_difference: float
+    tolerance: float
+    method: str
+    note: str = ""
+
+    @property
+    def lines(self) -> tuple[Line, ...]:
+        """What to print."""
+        if not self.ok:
+            return (Line(f"not verified: {self.note or self.method}", "warn"),)
+        proof = (
+            f"verified: same outputs as the {self.method} on the example, largest difference "
+            f"{self.max_difference:.1e} (tolerance {self.tolerance:.0e})"
+        )
+        return (Line(proof, "good"), *([Line(f"  {self.note}", "quiet")] if self.note else []))
+
+
+@dataclass(frozen=True)
+class Frozen:
+    """One reason for which something stays: how often, and at which lines of code."""
+
+    text: str
+    count: int = 1
+    where: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        """For example "3 x the size 64 is written in the code (net.py:12, net.py:40)"."""
+        shown = ", ".join(self.where[:3]) + (", ..." if len(self.where) > 3 else "")
+        return f"{self.count} x {self.text}" + (f" ({shown})" if shown else "")
+
+    @staticmethod
+    def group(reasons: Iterable[Reason | Frozen]) -> tuple[Frozen, ...]:
+        """Sum up by text, the most frequent first.
+
+        Example:
+            >>> for item in Frozen.group([Reason("an output", "", "a.py:3"), Reason("an input"),
+            ...                           Reason("an output", "", "a.py:9")]):
+            ...     print(item)
+            2 x an output (a.py:3, a.py:9)
+            1 x an input
+        """
+        counts: Counter[str] = Counter()
+        places: dict[str, dict[str, None]] = {}
+        for reason in reasons:
+            where = reason.where if isinstance(reason, Frozen) else (reason.where,)
+            counts[reason.text] += reason.count if isinstance(reason, Frozen) else 1
+            places.setdefault(reason.text, {}).update(dict.fromkeys(w for w in where if w))
+        return tuple(Frozen(text, n, tuple(places[text])) for text, n in counts.most_common())
+
+
+def frozen_lines(frozen: Iterable[Frozen], word: str, most: int = 6) -> tuple[Line, ...]:
+    """What to print about frozen parts; `word` is what the counts count."""
+    groups = tuple(frozen)
+    if not groups:
+        return ()
+    total = sum(group.count for group in groups)
+    lines = [Line(f"frozen: {plural(total, word)}")]
+    lines += [Line(f"  {group}", "quiet") for group in groups[:most]]
+    if len(groups) > most:
+        lines.append(Line(f"  and {plural(len(groups) - most, 'more reason')}", "quiet"))
+    return tuple(lines)

@@ -1,0 +1,133 @@
+"""Result: the smaller model, the plans that made it, and what was measured before and after."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from secateur.core.inspection import Inspection
+from secateur.core.measured import Frozen, Latency, Measured, Verification, frozen_lines
+from secateur.core.page import Line, Page, Table, amount, change, plain, plural
+from secateur.core.plan import Plan, Reason
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a prune gives back; `print(result)` shows what it did, and how that was proven.
+
+    plan: the last one; plans: all that the model went through, first to last. frozen: why parts
+    stay. seconds: wall-clock time by stage.
+
+    Example:
+        >>> result = Result(None, Plan("f" * 64, {}), (), Measured(200, 4000, 800),
+        ...                 Measured(90, 1000, 360), Verification(True, False, 0, 1e-4, "masked"))
+        >>> print(result)
+        Plan applied
+                    before   after  change
+        parameters     200      90  -55.0%
+        MACs        4.00 k  1.00 k  -75.0%
+        bytes        800 B   360 B  -55.0%
+        verified: same outputs as the masked on the example, largest difference 0.0e+00 ...
+    """
+
+    model: nn.Module
+    plan: Plan
+    plans: tuple[Plan, ...]
+    before: Measured
+    after: Measured
+    verification: Verification
+    frozen: tuple[Reason | Frozen, ...] = ()
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    @property
+    def page(self) -> Page:
+        """What is printed."""
+        name = "Plan applied" if self.model is None else type(self.model).__name__
+        rounds = f" (prune number {len(self.plans)})" if len(self.plans) > 1 else ""
+        items: list[Line | Table] = [Line(name + rounds, title=True), self._table()]
+        items += self._latency_lines()
+        items += self._removed_lines()
+        items += self.verification.lines
+        items += frozen_lines(Frozen.group(self.frozen), "place")
+        items += [Line(f"note: {note}", "warn") for note in self.notes]
+        if self.seconds:
+            spent = ", ".join(f"{stage} {value:.2f} s" for stage, value in self.seconds.items())
+            items.append(Line(f"took: {spent}", "quiet"))
+        return tuple(items)
+
+    def __str__(self) -> str:
+        """The page as plain text."""
+        return plain(self.page)
+
+    def __repr__(self) -> str:
+        """Short: the weights are not printed."""
+        return f"Result({self.before.params:,} -> {self.after.params:,} parameters)"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything but weights and plans as plain values, for JSON."""
+        return {
+            "before": self.before.to_dict(),
+            "after": self.after.to_dict(),
+            "verification": asdict(self.verification),
+            "sites": {
+                name: {"n": site.n, "kept": len(site.keep), "unit": site.unit, "what": site.what}
+                for name, site in self.plan.sites.items()
+            },
+            "removed": list(self.plan.removed),
+            "frozen": [asdict(group) for group in Frozen.group(self.frozen)],
+            "prunes": max(1, len(self.plans)),
+            "seconds": dict(self.seconds),
+            "notes": list(self.notes),
+        }
+
+    def _table(self) -> Table:
+        old, new = self.before, self.after
+        rows = [("parameters", f"{old.params:,}", f"{new.params:,}", change(old.params, new.params))]
+        if old.macs is not None and new.macs is not None:
+            rows.append(("MACs", amount(old.macs), amount(new.macs), change(old.macs, new.macs)))
+        size = change(old.bytes, new.bytes)
+        rows.append(("bytes", amount(old.bytes, "B"), amount(new.bytes, "B"), size))
+        if old.latency is not None and new.latency is not None:
+            first, second = old.latency, new.latency
+            moved = change(first.median_ms, second.median_ms)
+            rows.append(("latency", str(first), str(second), moved))
+        if old.quality is not None and new.quality is not None:
+            difference = f"{new.quality - old.quality:+.4g}"
+            rows.append(("quality", f"{old.quality:.4g}", f"{new.quality:.4g}", difference))
+        return Table(("", "before", "after", "change"), tuple(rows))
+
+    def _latency_lines(self) -> list[Line]:
+        old, new = self.before.latency, self.after.latency
+        if old is None or new is None:
+            return []
+        spread = max(old.spread_ms, new.spread_ms)
+        if abs(old.median_ms - new.median_ms) <= spread:
+            verdict = "no difference beyond the spread"
+        elif new.median_ms < old.median_ms:
+            verdict = f"{old.median_ms / new.median_ms:.2f} times as fast"
+        else:
+            verdict = f"slower: {new.median_ms / old.median_ms:.2f} times as long"
+        return [Line(f"latency: measured here, {new.conditions}; {verdict}")]
+
+    def _removed_lines(self) -> list[Line]:
+        totals: dict[str, list[int]] = {}
+        for site in self.plan.sites.values():
+            entry = totals.setdefault(site.what, [0, 0, 0])
+            entry[0] += site.n - len(site.keep)
+            entry[1] += site.n
+            entry[2] += 1
+        parts = [
+            f"{gone:,} of {plural(n, what)} at {plural(places, 'site')}"
+            for what, (gone, n, places) in totals.items()
+        ]
+        if self.plan.removed:
+            parts.append(plural(len(self.plan.removed), "block"))
+        return [Line("removed: " + "; ".join(parts))] if parts else []
+
+
+__all__ = ["Frozen", "Inspection", "Latency", "Measured", "Result", "Verification"]

@@ -1,0 +1,201 @@
+"""Latency, measured: warmed up, synchronised, interleaved, and reported with its spread."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+from statistics import median, quantiles
+from time import perf_counter
+from typing import Any
+
+import torch
+from torch import nn
+
+from secateur.core.batches import as_call, tensors_in, untouched
+from secateur.core.errors import RecipeError
+from secateur.core.measured import Latency
+
+_MOST_RUNS = 10_000
+
+
+def measure(
+    model: nn.Module,
+    example: Any,
+    *,
+    warmup: int = 3,
+    repeats: int = 20,
+    min_time: float = 0.2,
+    threads: int | None = None,
+    compile: bool = False,
+) -> Latency:
+    """Time one model on one example, in eval mode.
+
+    Args:
+        model: Left as it was: mode, gradients, random state, thread count.
+        example: What `as_call` accepts.
+        warmup: Calls before anything is timed.
+        repeats: The fewest timed calls.
+        min_time: Seconds that are timed at least.
+        threads: CPU threads inside an operation; by default as many as PyTorch uses now.
+        compile: Time `torch.compile(model)`; compiling happens in the warm-up.
+
+    Example:
+        >>> measure(nn.Linear(2, 2), torch.zeros(1, 2), repeats=5, min_time=0).runs
+        5
+
+    Raises:
+        RecipeError: A number makes no sense.
+    """
+    call = as_call(model, example)
+    run = torch.compile(model, dynamic=False) if compile else model
+    timed = compare(
+        {"model": partial(call.run, run)},
+        warmup=warmup,
+        repeats=repeats,
+        min_time=min_time,
+        threads=threads,
+        device=_device(model, call),
+        models=[model],
+        compiled=compile,
+    )
+    return timed["model"]
+
+
+def compare(
+    candidates: Mapping[str, Callable[[], object]],
+    *,
+    warmup: int = 3,
+    repeats: int = 20,
+    min_time: float = 0.2,
+    threads: int | None = None,
+    device: torch.device | None = None,
+    models: Iterator[nn.Module] | list[nn.Module] | None = None,
+    compiled: bool = False,
+) -> dict[str, Latency]:
+    """Time several callables in one run, in turns, so that a busy machine is unfair to none.
+
+    Args:
+        candidates: Name -> callable without arguments. Models that they hold through
+            `functools.partial` are timed in eval mode and restored.
+        warmup: Rounds before anything is timed.
+        repeats: The fewest timed rounds.
+        min_time: Seconds that every candidate is timed at least, together.
+        threads: CPU threads inside an operation; by default as many as PyTorch uses now.
+        device: Where the work runs; by default read off the models and tensors in the callables.
+        models: Further modules to put in eval mode and restore.
+        compiled: Said in the result.
+
+    Example:
+        >>> a, b = torch.zeros(8, 8), torch.zeros(64, 64)
+        >>> times = compare({"small": lambda: a @ a, "large": lambda: b @ b}, min_time=0)
+        >>> ratio(times, "small", "large") > 0
+        True
+
+    Raises:
+        RecipeError: There is nothing to time, or a number makes no sense.
+    """
+    _check(candidates, warmup, repeats, min_time, threads)
+    found, device_found = _inside(candidates.values())
+    where = device or device_found
+    wait = None if where.type == "cpu" else partial(torch.accelerator.synchronize, where)
+    seconds: dict[str, list[float]] = {name: [] for name in candidates}
+    with _quiet([*found, *(models or ())], threads):
+        for _ in range(warmup):
+            for run in candidates.values():
+                run()
+        start = perf_counter()
+        while not _enough(seconds, repeats, min_time * len(candidates), start):
+            for name, run in candidates.items():
+                seconds[name].append(_once(run, wait))
+        used = torch.get_num_threads()
+    label = torch.cuda.get_device_name(where) if where.type == "cuda" else str(where)
+    return {name: _summary(taken, used, label, compiled) for name, taken in seconds.items()}
+
+
+def ratio(times: Mapping[str, Latency], before: str, after: str) -> float:
+    """How many times as fast `after` is as `before`, by the medians."""
+    return times[before].median_ms / max(times[after].median_ms, 1e-9)
+
+
+def _once(run: Callable[[], object], wait: Callable[[], object] | None) -> float:
+    if wait is not None:
+        wait()
+    start = perf_counter()
+    run()
+    if wait is not None:
+        wait()
+    return perf_counter() - start
+
+
+def _enough(
+    seconds: Mapping[str, list[float]], repeats: int, min_time: float, start: float
+) -> bool:
+    runs = min(len(taken) for taken in seconds.values())
+    return runs >= _MOST_RUNS or (runs >= repeats and perf_counter() - start >= min_time)
+
+
+def _summary(seconds: list[float], threads: int, device: str, compiled: bool) -> Latency:
+    low, _, high = quantiles(seconds, n=4) if len(seconds) > 1 else (seconds[0],) * 3
+    spread = 1000 * (high - low)
+    return Latency(1000 * median(seconds), spread, len(seconds), threads, device, compiled)
+
+
+@contextmanager
+def _quiet(models: list[nn.Module], threads: int | None) -> Iterator[None]:
+    """No gradients, no garbage collection, the wanted threads; everything is put back.
+
+    Not `inference_mode`: what a model caches in its first run could then never be trained with.
+    """
+    before, collecting = torch.get_num_threads(), gc.isenabled()
+    try:
+        if threads is not None and threads != before:
+            torch.set_num_threads(threads)
+        gc.disable()
+        with untouched(nn.ModuleList(models)), torch.no_grad():
+            yield
+    finally:
+        if collecting:
+            gc.enable()
+        if torch.get_num_threads() != before:
+            torch.set_num_threads(before)
+
+
+def _inside(runs: Any) -> tuple[list[nn.Module], torch.device]:
+    """The modules in callables made with `functools.partial`, and the device of their tensors."""
+    modules: list[nn.Module] = []
+    device: torch.device | None = None
+    for run in runs:
+        values = [run, getattr(run, "__self__", None)]
+        if isinstance(run, partial):
+            bound = getattr(run.func, "__self__", None)
+            values = [run.func, bound, *run.args, *run.keywords.values()]
+        modules += [value for value in values if isinstance(value, nn.Module)]
+        for value in values:
+            device = device or _first_device(value)
+    return modules, device or torch.device("cpu")
+
+
+def _first_device(value: Any) -> torch.device | None:
+    if isinstance(value, nn.Module):
+        return next((t.device for t in [*value.parameters(), *value.buffers()]), None)
+    return next((tensor.device for tensor in tensors_in(value)), None)
+
+
+def _device(model: nn.Module, call: Any) -> torch.device:
+    return _first_device(model) or _first_device(call) or torch.device("cpu")
+
+
+def _check(
+    candidates: Mapping[str, object], warmup: int, repeats: int, min_time: float, threads: int | None
+) -> None:
+    if not candidates:
+        raise RecipeError("there is nothing to time")
+    for name, value, least in (("warmup", warmup, 0), ("repeats", repeats, 1)):
+        if value < least:
+            raise RecipeError(f"{name}={value!r}: expected at least {least}")
+    if not 0 <= min_time < float("inf"):
+        raise RecipeError(f"min_time={min_time!r}: expected seconds, at least 0")
+    if threads is not None and threads < 1:
+        raise RecipeError(f"threads={threads!r}: expected at least 1")

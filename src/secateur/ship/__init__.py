@@ -1,0 +1,1 @@
+"""Saving, loading and reading weights, without ever unpickling code."""
