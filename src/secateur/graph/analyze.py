@@ -55,10 +55,7 @@ def analyze(
     _unify_recurrent(trace, model)
     for axis, reason in trace.pending.items():
         axis.freeze(reason)
-    for name, tensor in trace.tensors.items():
-        if name not in trace.used:
-            for axis in trace.axes(tensor):
-                axis.freeze(Reason("not used when the model ran on the example"))
+    _set_unused_aside(trace, model)
     names = name_leaves(trace, _named_leaves(trace))
     for name, reason in (also_frozen or {}).items():
         for leaf, given in names.items():
@@ -106,6 +103,17 @@ def _unify_recurrent(trace: Trace, model: nn.Module) -> None:
             gates = split(rows, [columns.size] * (rows.size // columns.size))
             for gate in gates or [rows]:
                 unify(columns, gate)
+
+
+def _set_unused_aside(trace: Trace, model: nn.Module) -> None:
+    """Freeze parameters and buffers that the run did not touch; forget other tensors."""
+    registered = {name for name, _ in [*model.named_parameters(), *model.named_buffers()]}
+    for name in [name for name in trace.tensors if name not in trace.used]:
+        if name in registered:
+            for axis in trace.axes(trace.tensors[name]):
+                axis.freeze(Reason("not used when the model ran on the example"))
+        else:
+            del trace.tensors[name]
 
 
 def _named_leaves(trace: Trace) -> set[Axis]:
@@ -160,12 +168,6 @@ class _Builder:
         layouts = {
             name: tuple(self.layout(axis) for axis in trace.axes(tensor))
             for name, tensor in trace.tensors.items()
-        }
-        registered = {name for name, _ in [*model.named_parameters(), *model.named_buffers()]}
-        layouts = {
-            name: dims
-            for name, dims in layouts.items()
-            if name in registered or any(layout.names for layout in dims)
         }
         roles = {(name, d): self.role(name, d) for name, dims in layouts.items() for d in range(len(dims))}
         described = describe(trace, self.names, roles)

@@ -182,21 +182,27 @@ def _repeat_interleave(trace: Trace, args: tuple[Any, ...], kwargs: dict[str, An
         _equate(trace, times, fresh[-1], "a number of repeats")
 
 
-@handles(torch.zeros, torch.ones, torch.empty, torch.rand, torch.randn, Tensor.new_zeros, Tensor.new_ones,
-         Tensor.new_empty)  # fmt: skip
+@handles(torch.zeros, torch.ones, torch.empty, torch.rand, torch.randn)
 def _create(trace: Trace, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
-    _name_created(trace, _sizes([a for a in args if not isinstance(a, Tensor)], kwargs, "size"), out)
+    _name_created(trace, _sizes(args, kwargs, "size"), out)
+
+
+@handles(Tensor.new_zeros, Tensor.new_ones, Tensor.new_empty)
+def _create_like(trace: Trace, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
+    _name_created(trace, _sizes(args[1:], kwargs, "size"), out)
 
 
 @handles(torch.full, Tensor.new_full)
 def _full(trace: Trace, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
-    rest = [a for a in args if not isinstance(a, Tensor)]
+    rest = args[1:] if args and isinstance(args[0], Tensor) else args
     _name_created(trace, list(rest[0] if rest else kwargs["size"]), out)
 
 
 def _name_created(trace: Trace, sizes: list[Any], out: Tensor) -> None:
-    axes = [Axis(int(size)) for size in sizes]
+    axes = [Axis(size) for size in out.shape]
     for size, axis in zip(sizes, axes, strict=True):
+        if isinstance(size, Tensor):
+            axis.freeze(trace.reason("its size comes out of a tensor", "constant"))
         _equate(trace, size, axis, "a size")
         if trace.recurrent:  # the zero state of nn.LSTM: only the count matters
             axis.on_count = lambda a, b: trace.equate(("count", a), ("count", b), "zero state")

@@ -72,7 +72,8 @@ def trace_modules(model: nn.Module) -> dict[str, nn.Module]:
     """Tensor name -> the module that holds it."""
     found: dict[str, nn.Module] = {}
     for prefix, module in model.named_modules():
-        for key in [*module._parameters, *module._buffers]:
+        own = [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]
+        for key, _ in own:
             found[f"{prefix}.{key}" if prefix else key] = module
     return found
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +20,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 from secateur.core.plan import Reason
 from secateur.core.tensors import named_tensors
 from secateur.graph import functions, sizes
-from secateur.graph.axes import Axis, fixed, unify
+from secateur.graph.axes import Axis, fixed
 from secateur.graph.op import RULES, Op
 from secateur.graph.rules import CONSTANT, pointwise
 from secateur.graph.sizes import Equation, Expr, TracedInt, call_site
@@ -29,6 +29,12 @@ Restriction = tuple[str, Any, int, Axis]  # how, argument, dimension, axis
 _aten = torch.ops.aten
 _CONVOLUTIONS = {_aten.convolution, _aten._convolution}
 _VIEWS = {_aten.t, _aten.transpose, _aten.permute, _aten.detach, _aten.alias, _aten.numpy_T}
+
+
+class Watch(Protocol):
+    """Something to do when a tensor is first used."""
+
+    def used(self) -> None: ...
 
 
 class Trace:
@@ -42,7 +48,7 @@ class Trace:
         self.used: set[str] = set()
         self._axes = WeakTensorKeyDictionary()
         self._origin = WeakTensorKeyDictionary()  # views of parameters: (name, dims)
-        self._stacks = WeakTensorKeyDictionary()
+        self._watched = WeakTensorKeyDictionary()
         self.scratch: dict[str, Any] = {}
         self.pending: dict[Axis, Reason] = {}
         self.equations: dict[tuple[Expr, Expr], Equation] = {}
@@ -67,32 +73,27 @@ class Trace:
     def axes(self, tensor: Tensor) -> list[Axis]:
         """The axes of a tensor; one that nobody made (a constant in the code) is frozen."""
         found: list[Axis] | None = self._axes.get(tensor)
-        stacked = self._stacks.pop(tensor, None) if self._stacks else None
-        if stacked is not None:
-            first, *others = stacked[1]
-            for other in others:
-                for a, b in zip(first, other, strict=True):
-                    unify(a, b)
+        watch = self._watched.pop(tensor, None) if self._watched else None
+        if watch is not None:
+            watch.used()
         if found is None or [axis.size for axis in found] != list(tensor.shape):
             reason = self.reason("a tensor made outside the traced operations", "constant")
             found = [fixed(size, reason) for size in tensor.shape]
             self._axes[tensor] = found
         return list(found)
 
-    def stack(self, tensor: Tensor, dim: int, pieces: list[list[Axis]]) -> None:
-        """Remember what a tensor was stacked from; its axes unify at the first use as a whole."""
-        for piece in pieces[1:]:
-            for a, b in zip(pieces[0], piece, strict=True):
-                self.equate(("count", a), ("count", b), "stacked tensors have one shape")
-        self._stacks[tensor] = (dim, pieces)
+    def before(self, tensor: Tensor) -> list[Axis]:
+        """The axes of a tensor before the in-place operation that has just changed its shape."""
+        return list(self._axes[tensor])
 
-    def unstack(self, tensor: Tensor, dim: int, index: int) -> list[Axis] | None:
-        """The axes of one tensor of a stack, if `dim` is the stacked dimension."""
-        found = self._stacks.get(tensor)
-        if found is None or dim % tensor.dim() != found[0]:
-            return None
-        pieces: list[list[Axis]] = found[1]
-        return pieces[index]
+    def watch(self, tensor: Tensor, watch: Watch) -> None:
+        """Call `watch.used()` once, when an operation first uses the tensor as a whole."""
+        self._watched[tensor] = watch
+
+    def watched(self, tensor: Tensor) -> Watch | None:
+        """The watch on a tensor, if it has not been used."""
+        found: Watch | None = self._watched.get(tensor)
+        return found
 
     def known(self, tensor: Any) -> bool:
         """Whether the tensor has been named."""

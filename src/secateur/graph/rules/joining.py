@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 
-from secateur.graph.axes import Axis, concat, factor, split
+from secateur.graph.axes import Axis, concat, factor, split, unify
 from secateur.graph.op import Op, aten, normal_dim, rule
 
 
@@ -34,7 +36,31 @@ def stack(op: Op) -> None:
     pieces = [op.axes(tensor) for tensor in tensors]
     d = normal_dim(op.get("dim", 0), op.out.dim())
     op.give(op.out, [*pieces[0][:d], op.fixed(len(tensors), "a stack of tensors"), *pieces[0][d:]])
-    op.trace.stack(op.out, d, pieces)
+    for piece in pieces[1:]:
+        for a, b in zip(pieces[0], piece, strict=True):
+            op.trace.equate(("count", a), ("count", b), "stacked tensors have one shape")
+    op.trace.watch(op.out, Stack(d, pieces))
+
+
+@dataclass
+class Stack:
+    """What a tensor was stacked from, until it is used as a whole."""
+
+    dim: int
+    pieces: list[list[Axis]]
+
+    def used(self) -> None:
+        """The pieces are one: unify their axes."""
+        for piece in self.pieces[1:]:
+            for a, b in zip(self.pieces[0], piece, strict=True):
+                unify(a, b)
+
+
+def _unstack(op: Op, dim: int, index: int) -> list[Axis] | None:
+    """The axes of one tensor of a stack, if `dim` is the stacked dimension."""
+    tensor = op.args["self"]
+    found = op.trace.watched(tensor)
+    return found.pieces[index] if isinstance(found, Stack) and dim % tensor.dim() == found.dim else None
 
 
 @rule(aten.split, aten.split_with_sizes, aten.chunk, aten.tensor_split, aten.unsafe_split,
@@ -88,7 +114,7 @@ def slice_rule(op: Op) -> None:
 @rule(aten.select, aten.select_copy)
 def select(op: Op) -> None:
     """One index picked by its number: that dimension must stay whole."""
-    piece = op.trace.unstack(op.args["self"], op.args["dim"], op.args["index"])
+    piece = _unstack(op, op.args["dim"], op.args["index"])
     if piece is not None:
         op.give(op.out, piece)
         return
@@ -101,7 +127,7 @@ def select(op: Op) -> None:
 @rule(aten.unbind, aten.unbind_copy)
 def unbind(op: Op) -> None:
     """Every index picked by its number."""
-    pieces = [op.trace.unstack(op.args["self"], op.get("dim", 0), k) for k in range(len(op.out))]
+    pieces = [_unstack(op, op.get("dim", 0), k) for k in range(len(op.out))]
     if None not in pieces:
         for tensor, piece in zip(op.out, pieces, strict=True):
             op.give(tensor, piece or [])

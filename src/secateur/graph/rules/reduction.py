@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 
 from secateur.graph.axes import Axis
@@ -28,7 +30,23 @@ def reduce(op: Op) -> None:
             op.give(out, [axis for d, axis in enumerate(axes) if d not in dims])
         else:
             raise ValueError("an unusual reduction")
+    free = [axes[d] for d in dims if axes[d].free]
+    if free and len(op.outputs) == 2 and op.outputs[1].dtype == torch.int64:
+        op.trace.watch(op.outputs[1], Positions(op, free))
     return None
+
+
+@dataclass
+class Positions:
+    """Positions along reduced axes (of a maximum): whoever uses them needs the axes whole."""
+
+    op: Op
+    axes: list[Axis]
+
+    def used(self) -> None:
+        """Freeze the axes."""
+        for axis in self.axes:
+            self.op.freeze(axis, "the positions of its maxima are used")
 
 
 @rule(aten._softmax, aten._log_softmax, aten._safe_softmax, aten.softmax, aten.log_softmax)

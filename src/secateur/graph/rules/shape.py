@@ -6,7 +6,7 @@ from math import prod
 
 import torch
 
-from secateur.graph.axes import Axis, factor, product
+from secateur.graph.axes import Axis, factor, product, split
 from secateur.graph.op import Op, aten, normal_dim, normal_dims, rule
 
 
@@ -79,10 +79,16 @@ def permute(op: Op) -> None:
     op.give(op.out, [axes[normal_dim(d, len(axes))] for d in op.args["dims"]])
 
 
-@rule(aten.transpose, aten.transpose_, aten.swapaxes, aten.transpose_copy)
+def _before(op: Op) -> list[Axis]:
+    """The input's axes; an in-place operation has changed its shape already."""
+    tensor = op.args["self"]
+    return op.trace.before(tensor) if op.func._opname.endswith("_") else op.axes(tensor)
+
+
+@rule(aten.transpose, aten.transpose_, aten.swapaxes, aten.transpose_copy, aten.swapaxes_)
 def transpose(op: Op) -> None:
     """Two dimensions exchanged."""
-    axes = op.axes(op.args["self"])
+    axes = _before(op)
     if axes:
         a, b = normal_dim(op.args["dim0"], len(axes)), normal_dim(op.args["dim1"], len(axes))
         axes[a], axes[b] = axes[b], axes[a]
@@ -92,14 +98,14 @@ def transpose(op: Op) -> None:
 @rule(aten.t, aten.t_, aten.numpy_T, aten.t_copy)
 def t(op: Op) -> None:
     """All dimensions reversed."""
-    op.give(op.out, op.axes(op.args["self"])[::-1])
+    op.give(op.out, _before(op)[::-1])
 
 
 @rule(aten.unsqueeze, aten.unsqueeze_, aten.unsqueeze_copy)
 def unsqueeze(op: Op) -> None:
     """A new dimension of one index."""
     before = op.out.dim() - 1
-    axes = op.axes(op.args["self"])[:before]
+    axes = _before(op)[:before]
     axes.insert(normal_dim(op.args["dim"], before + 1), Axis(1))
     op.give(op.out, axes)
 
@@ -107,7 +113,7 @@ def unsqueeze(op: Op) -> None:
 @rule(aten.squeeze, aten.squeeze_, aten.squeeze_copy)
 def squeeze(op: Op) -> None:
     """Dimensions of one index dropped."""
-    axes = op.axes(op.args["self"])
+    axes = _before(op)
     dims = set(normal_dims(op.get("dim"), len(axes))) if "dim" in op.args else set(range(len(axes)))
     op.give(op.out, [axis for d, axis in enumerate(axes) if not (d in dims and axis.size == 1)])
 
@@ -145,6 +151,18 @@ def channel_shuffle(op: Op) -> None:
     pair = _factor(op, axes[1], [groups, axes[1].size // groups])
     op.freeze(pair[0], "the groups of a channel shuffle")
     op.give(op.out, [axes[0], product(pair[::-1]), *axes[2:]])
+
+
+@rule(aten.glu)
+def glu(op: Op) -> None:
+    """Two halves of one dimension, one gating the other."""
+    axes = op.axes(op.args["self"])
+    d = normal_dim(op.get("dim", -1), len(axes))
+    halves = split(axes[d], [axes[d].size // 2] * 2)
+    if halves is None:
+        raise ValueError("the halves do not line up with its parts")
+    op.unify(*halves)
+    op.give(op.out, [*axes[:d], halves[0], *axes[d + 1 :]])
 
 
 @rule(aten.pixel_shuffle)
