@@ -25,6 +25,9 @@ from secateur.measure.quality import accuracy
 EPOCHS = 40
 BATCH = 32
 SEED = 0
+PENALTY = 0.03
+"""Weight of the penalty on batch-norm scales, chosen out of 0, 0.001, 0.003, 0.01, 0.02, 0.03, 0.05
+by what a prune to half the MACs leaves of the held-out accuracy."""
 
 
 def make_data(path: Path) -> None:
@@ -54,13 +57,28 @@ def shifted(images: Tensor, generator: torch.Generator) -> Tensor:
     return torch.stack(moved)
 
 
+def shrink(norms: list[nn.BatchNorm2d], step: float) -> None:
+    """One proximal step: every channel's (scale, shift) gets shorter by `step`, down to nothing."""
+    with torch.no_grad():
+        for norm in norms:
+            length = torch.hypot(norm.weight, norm.bias).clamp_min(1e-12)
+            factor = (1 - step / length).clamp_min(0)
+            norm.weight.mul_(factor)
+            norm.bias.mul_(factor)
+
+
 def train(data: demo.Digits) -> DigitNet:
-    """Train from scratch with a one-cycle schedule; the last epoch's weights are kept."""
+    """Train from scratch with a one-cycle schedule; the last epoch's weights are kept.
+
+    As in network slimming (Liu et al., ICCV 2017), a penalty on the batch-norm scales makes the
+    channels that matter less small, so that they can go without training afterwards.
+    """
     torch.manual_seed(SEED)
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True)
     generator = torch.Generator().manual_seed(SEED)
     model = DigitNet()
+    norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
     steps = EPOCHS * (len(data.images) // BATCH)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=5e-4)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.1, total_steps=steps)
@@ -72,6 +90,7 @@ def train(data: demo.Digits) -> DigitNet:
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
+            shrink(norms, optimizer.param_groups[0]["lr"] * PENALTY)
             schedule.step()
     return model.eval()
 
@@ -104,6 +123,7 @@ def main() -> int:
     if arguments.check:
         return check(model, demo.WEIGHTS)
     save_file(model.state_dict(), demo.WEIGHTS)
+    demo.WEIGHTS.chmod(0o644)
     return 0
 
 

@@ -17,7 +17,7 @@ from secateur.apply.mask import mask
 from secateur.apply.surgery import CutFailed, culprits, cut_verified
 from secateur.core.batches import Call, as_call
 from secateur.core.budget import Budget, Sparsity
-from secateur.core.errors import InputError
+from secateur.core.errors import InputError, RecipeError
 from secateur.core.history import plans_of, remember
 from secateur.core.plan import Plan, Reason
 from secateur.core.result import Inspection, Measured, Result, Verification
@@ -25,6 +25,7 @@ from secateur.core.scope import Scope
 from secateur.core.tensors import light_copy, own_memory
 from secateur.graph.analyze import analyze
 from secateur.graph.graph import Graph
+from secateur.graph.rewrite import rewrite as _rewrite
 from secateur.measure.clock import compare as compare_latency
 from secateur.measure.cost import Amounts, Cost
 from secateur.measure.gradients import mean_over_batches
@@ -77,16 +78,17 @@ def plan(
     return _decide(model, graph, unit, criterion, budget, allocate, scope, data, loss, seed)[0]
 
 
-def prune(
-    model: nn.Module,
-    example: Any = None,
-    *,
-    optimizer: None = None,
-    **arguments: Any,
-) -> Result:
+def prune(model: nn.Module, example: Any = None, *, rewrite: bool = False, **arguments: Any) -> Result:
     """Return a smaller copy of a model, verified and measured; the model itself stays untouched.
 
-    Takes the arguments of `prune_`. Memory: the model, plus the smaller copy.
+    Takes the arguments of `prune_`, but for `optimizer`. Memory: the model, plus the smaller copy.
+
+    Args:
+        model: Any `nn.Module`.
+        example: A tensor, a tuple of arguments, a dict of keyword arguments, or a batch of a loader.
+        rewrite: Return a graph module instead of the model's own class, so that sizes written as
+            literals in its code can change too (see `sc.rewrite`).
+        **arguments: See `prune_`.
 
     Example:
         >>> import torch
@@ -95,8 +97,12 @@ def prune(
         >>> result.model[0].out_features < 8 and result.verification.ok
         True
     """
+    if "optimizer" in arguments:
+        raise RecipeError("prune returns a copy, which no optimizer holds", hint="use sc.prune_ to cut in place")
+    call = _call(model, example, arguments.get("data"))
     copy = light_copy(model)
-    result = prune_(copy, example, _original=model, **arguments)
+    copy = _rewrite(copy, call) if rewrite else copy
+    result = prune_(copy, call, _original=model, **arguments)
     own_memory(copy, model)
     return result
 
@@ -156,13 +162,14 @@ def prune_(
         try:
             _, verification = cut_verified(model, call, graph, chosen, optimizer=optimizer, keep=rollback)
             break
-        except CutFailed:
+        except CutFailed as error:
+            failure = error
             found = culprits(model, call, graph, chosen) if rollback else {}
             if not found or found.keys() <= frozen.keys():
                 raise
             frozen |= found
     else:
-        raise CutFailed(InputError("the model could not be cut"), Reason("gave up"))  # type: ignore[arg-type]
+        raise failure
     done = perf_counter()
     before, after = (Amounts(**{k: v[i] for k, v in chosen.predicted.items()}) for i in (0, 1))
     times = clock.read() if clock is not None else (None, None)

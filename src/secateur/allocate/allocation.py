@@ -52,6 +52,21 @@ def allocate(
     how: "global", "uniform", "isomorphic", or a function of ladders. With "uniform", `Sparsity`
     is a share of every site; otherwise of all units together.
 
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> from secateur.core.budget import Params
+        >>> from secateur.graph import analyze
+        >>> from secateur.score import Facts, scores
+        >>> from secateur.units import Channel, sites
+        >>> net = nn.Sequential(nn.Linear(3, 8), nn.ReLU(), nn.Linear(8, 2))
+        >>> graph = analyze(net, torch.zeros(1, 3))
+        >>> places = sites(graph, Channel(), None, net)
+        >>> scored = scores("l1", places, Facts.of(net))
+        >>> found = allocate(places, graph.ties, scored, Cost(graph, net), Params("50%"))
+        >>> len(found.kept["0"]), found.before.params, found.after.params
+        (3, 50, 20)
+
     Raises:
         InfeasibleBudget: even the smallest allowed sizes cost more; the message says how much.
         InputError: scores are missing, misshapen or not finite.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
@@ -9,6 +10,7 @@ from torch import nn
 
 from secateur.allocate.allocation import Allocation, allocate
 from secateur.core.budget import Budget
+from secateur.core.errors import RecipeError
 from secateur.core.plan import Choice, Plan, Reason, fingerprint
 from secateur.core.scope import Scope
 from secateur.core.site import Site
@@ -38,11 +40,23 @@ def decide(
         InfeasibleBudget: The budget cannot be reached.
     """
     places = sites(graph, unit, scope, model)
+    if not places:
+        raise _nothing(graph)
     facts = Facts.of(model, seed=seed)
     scored = scores(criterion, places, facts, gather)  # type: ignore[arg-type]
     cost = Cost(graph, model)
     chosen = allocate(places, graph.ties, scored, cost, budget, how)
     return build_plan(model, graph, places, chosen), (*facts.notes, *chosen.notes)
+
+
+def _nothing(graph: Graph) -> RecipeError:
+    """Nothing can go: say what stands in the way."""
+    reasons = Counter(str(axis.frozen) for axis in graph.axes.values() if axis.frozen is not None)
+    shown = "".join(f"\n  {n} x {text}" for text, n in reasons.most_common(8))
+    return RecipeError(
+        "there is nothing to prune with this unit and scope; what stays, and why:" + (shown or " nothing is free"),
+        hint="widen the scope or add a unit; literal sizes in the code can be followed with rewrite=True",
+    )
 
 
 def build_plan(model: nn.Module, graph: Graph, places: Sequence[Site], chosen: Allocation) -> Plan:

@@ -73,8 +73,8 @@ def _cut_tensors(edit: Edit, model: nn.Module, plan: Plan, optimizer: Optimizer 
                 steps.append((d, torch.from_numpy(np.flatnonzero(mask)).to(tensor.device)))
         if steps:
             _cut_state(edit, tensor, steps, optimizer)
-            grad = None if tensor.grad is None else _take(tensor.grad, steps)
-            edit.data(tensor, _take(tensor.data, steps), grad)
+            grad = tensor.grad if tensor.is_leaf else None
+            edit.data(tensor, _take(tensor.data, steps), None if grad is None else _take(grad, steps))
 
 
 def _take(tensor: Tensor, steps: list[tuple[int, Tensor]]) -> Tensor:

@@ -24,7 +24,7 @@ class Edit:
     def data(self, tensor: Tensor, new: Tensor, grad: Tensor | None) -> None:
         """Give a tensor other data; its identity stays, so that optimizers and ties still hold."""
         if self.keep:
-            old, old_grad = tensor.data, tensor.grad
+            old, old_grad = tensor.data, tensor.grad if tensor.is_leaf else None
             self._undo.append(lambda: _set(tensor, old, old_grad))
         _set(tensor, new, grad)
 
@@ -62,9 +62,11 @@ class Edit:
 
 
 def _set(tensor: Tensor, data: Tensor, grad: Tensor | None) -> None:
-    tensor.grad = None
+    if tensor.is_leaf:
+        tensor.grad = None
     tensor.data = data
-    tensor.grad = grad
+    if grad is not None:
+        tensor.grad = grad
 
 
 @contextmanager

@@ -55,7 +55,7 @@ class Sparsity(Budget):
     fraction: at least 0 and below 1, or a string such as "50%".
 
     Example:
-        >>> Sparsity(.9).kept(10), Sparsity("50%").kept(5), Sparsity("50%")
+        >>> Sparsity(0.9).kept(10), Sparsity("50%").kept(5), Sparsity("50%")
         (1, 2, Sparsity(0.5))
 
     Raises:
@@ -179,7 +179,7 @@ def parse_budget(text: str) -> Budget:
     Example:
         >>> parse_budget("macs 50% & params 1e6")
         MACs('50%') & Params(1000000)
-        >>> parse_budget(repr(Bytes("2GiB") & Sparsity(.5)))
+        >>> parse_budget(repr(Bytes("2GiB") & Sparsity(0.5)))
         Bytes(2147483648) & Sparsity(0.5)
 
     Raises:

@@ -30,6 +30,11 @@ class Latency:
         return f"{self.median_ms:.3g} ms (spread {self.spread_ms:.2g})"
 
     @property
+    def error_ms(self) -> float:
+        """The standard error of the median, if the runs scatter as a normal distribution."""
+        return 0.929 * self.spread_ms / self.runs**0.5
+
+    @property
     def conditions(self) -> str:
         """How it was measured, in words."""
         where = f"{self.device}, {plural(self.threads, 'thread')}" if self.on_cpu else self.device

@@ -87,10 +87,11 @@ def change(before: float, after: float) -> str:
 
 
 def plural(n: int, word: str) -> str:
-    """A count and its word.
+    """A count and its word, given in either number; a width is never many.
 
     Example:
-        >>> plural(1, "site"), plural(3, "site"), plural(2, "filters")
-        ('1 site', '3 sites', '2 filters')
+        >>> plural(1, "site"), plural(3, "site"), plural(1, "filters"), plural(64, "residual width")
+        ('1 site', '3 sites', '1 filter', '64 residual width')
     """
-    return f"{n:,} {word}" if n == 1 or word.endswith("s") else f"{n:,} {word}s"
+    one = word.removesuffix("s")
+    return f"{n:,} {one}" if n == 1 or one.endswith("width") else f"{n:,} {one}s"

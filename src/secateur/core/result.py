@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from math import hypot
 from typing import TYPE_CHECKING, Any
 
 from secateur.core.inspection import Inspection
@@ -105,9 +106,8 @@ class Result:
         old, new = self.before.latency, self.after.latency
         if old is None or new is None:
             return []
-        spread = max(old.spread_ms, new.spread_ms)
-        if abs(old.median_ms - new.median_ms) <= spread:
-            verdict = "no difference beyond the spread"
+        if abs(old.median_ms - new.median_ms) <= 2 * hypot(old.error_ms, new.error_ms):
+            verdict = "no difference beyond the noise"
         elif new.median_ms < old.median_ms:
             verdict = f"{old.median_ms / new.median_ms:.2f} times as fast"
         else:

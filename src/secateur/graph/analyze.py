@@ -20,7 +20,6 @@ from secateur.graph.blocks import residual_blocks
 from secateur.graph.naming import describe, name_leaves
 from secateur.graph.op import GEOMETRY
 from secateur.graph.rules.spatial import register_torchvision
-from secateur.graph.sizes import call_site
 from secateur.graph.ties import Solution, solve
 from secateur.graph.trace import Trace, recording
 
@@ -75,7 +74,7 @@ def _run(trace: Trace, model: nn.Module, call: Call) -> None:
     try:
         with recording(trace):
             out = call.run(model)
-            reason = Reason("an output of the model", "output", call_site())
+            reason = Reason("an output of the model", "output")
             for tensor in tensors_in(out):
                 if trace.known(tensor):
                     for axis in trace.axes(tensor):

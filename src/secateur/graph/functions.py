@@ -26,15 +26,22 @@ if TYPE_CHECKING:
 
 Handler = Callable[["Trace", tuple[Any, ...], dict[str, Any], Any], None]
 HANDLERS: dict[Any, Handler] = {}
+_SYM_SIZE = torch.ops.aten.sym_size.int
 _SHAPE = torch.Tensor.shape.__get__  # type: ignore[attr-defined]
 
 
 def handles(*functions: Any) -> Callable[[Handler], Handler]:
-    """Register a handler `(trace, args, kwargs, out)` for Python-level functions."""
+    """Register a handler `(trace, args, kwargs, out)` for Python-level functions.
+
+    The operation of the same name takes the same arguments, and is registered with it.
+    """
 
     def register(handler: Handler) -> Handler:
         for function in functions:
             HANDLERS[function] = handler
+            packet = getattr(torch.ops.aten, function.__name__, None)
+            if packet is not None:
+                HANDLERS[packet] = handler
         return handler
 
     return register
@@ -42,7 +49,7 @@ def handles(*functions: Any) -> Callable[[Handler], Handler]:
 
 def call(mode: Any, trace: Trace, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Execute one intercepted call with plain integers and record what its sizes mean."""
-    if func in (_SHAPE, Tensor.size, Tensor.numel, Tensor.nelement, Tensor.__len__):
+    if func in (_SHAPE, Tensor.size, Tensor.numel, Tensor.nelement, Tensor.__len__, _SYM_SIZE):
         return _shape(trace, func, args, kwargs)
     plain_args, found = _strip(args)
     plain_kwargs, more = _strip(kwargs)
@@ -50,12 +57,16 @@ def call(mode: Any, trace: Trace, func: Any, args: tuple[Any, ...], kwargs: dict
         with mode:
             return _transparent(func)(*args, **kwargs)
     trace.scratch["slices"] = []
-    trace.inside = not isinstance(func, (torch._ops.OpOverload, torch._ops.OpOverloadPacket))
+    handler = HANDLERS.get(func)
+    raw = isinstance(func, (torch._ops.OpOverload, torch._ops.OpOverloadPacket))
+    if raw:  # an exported graph calls the operations themselves
+        handler = HANDLERS.get(getattr(func, "overloadpacket", func))
+    trace.inside = handler is not None or not raw
+    trace.trusted = handler is _self_adjusting
     try:
         out = func(*plain_args, **plain_kwargs)
     finally:
-        trace.inside = False
-    handler = HANDLERS.get(func)
+        trace.inside = trace.trusted = False
     if handler is None:
         for size in found + more:
             size.used_as_number()
@@ -81,7 +92,7 @@ def _shape(trace: Trace, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any
         return out
     if func in (_SHAPE, Tensor.size) and isinstance(out, tuple):
         return torch.Size([trace.size_of(axis) for axis in axes])
-    if func is Tensor.size:
+    if func in (Tensor.size, _SYM_SIZE):
         dim = args[1] if len(args) > 1 else kwargs["dim"]
         return trace.size_of(axes[normal_dim(int(dim), len(axes))])
     if func is Tensor.__len__:
@@ -153,6 +164,12 @@ def _view(trace: Trace, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any)
     if not all(isinstance(size, int) for size in sizes):
         return  # view(dtype)
     for size, axis in zip(sizes, trace.axes(out), strict=True):
+        _equate(trace, size, axis, "a size")
+
+
+@handles(Tensor.as_strided, torch.as_strided)
+def _as_strided(trace: Trace, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
+    for size, axis in zip(args[1] if len(args) > 1 else kwargs["size"], trace.axes(out), strict=True):
         _equate(trace, size, axis, "a size")
 
 
@@ -251,6 +268,15 @@ def _narrow(trace: Trace, args: tuple[Any, ...], kwargs: dict[str, Any], out: An
     _bounds(trace, [slice(start, start + length)])
 
 
+@handles(torch.slice_copy)
+def _slice(trace: Trace, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
+    named = dict(zip(("input", "dim", "start", "end", "step"), args, strict=False)) | kwargs
+    _bounds(trace, [slice(named.get("start"), named.get("end"), named.get("step"))])
+
+
+HANDLERS[torch.ops.aten.slice] = _slice
+
+
 @handles(Tensor.__getitem__, Tensor.__setitem__)
 def _getitem(trace: Trace, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
     index = args[1] if isinstance(args[1], tuple) else (args[1],)
@@ -326,6 +352,7 @@ def _attention(trace: Trace, args: tuple[Any, ...], kwargs: dict[str, Any], out:
 @handles(torch.channel_shuffle, F.channel_shuffle, torch.native_channel_shuffle, F.pixel_shuffle,
          F.pixel_unshuffle, torch.flatten, Tensor.flatten, torch.permute, Tensor.permute,
          torch.transpose, Tensor.transpose, torch.unbind, Tensor.unbind,
-         F.dropout, F.unfold, F.fold)  # fmt: skip
+         F.dropout, F.unfold, F.fold, torch._VF._pad_packed_sequence, torch._VF._pack_padded_sequence,
+         F.glu, torch.kron, torch.block_diag)  # fmt: skip
 def _self_adjusting(trace: Trace, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
     """Integer arguments that are not sizes of free axes; their rules freeze what they must."""

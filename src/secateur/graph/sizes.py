@@ -171,7 +171,8 @@ class TracedInt(int):
 
 
 _TORCH = os.path.dirname(torch.__file__) + os.sep
-_HERE = os.path.dirname(__file__) + os.sep
+_HERE = os.path.dirname(os.path.dirname(__file__)) + os.sep
+_DEMO = _HERE + "demo"  # stands for a user's model
 
 
 def call_site() -> str:
@@ -183,7 +184,7 @@ def call_site() -> str:
         if name.startswith(_TORCH):
             if not fallback and name.startswith(_TORCH + "nn"):
                 fallback = f"{short_path(name)}:{frame.f_lineno}"
-        elif not name.startswith((_HERE, "<")):
+        elif name.startswith(_DEMO) or not name.startswith((_HERE, "<")):
             return f"{short_path(name)}:{frame.f_lineno}"
         frame = frame.f_back
     return fallback

@@ -61,6 +61,7 @@ class Trace:
         self.modules: list[str] = []
         self.recurrent = False  # inside the forward of an nn.LSTM, nn.GRU or nn.RNN
         self.inside = False  # inside a Python-level torch call
+        self.trusted = False  # inside one that takes all its sizes from shapes
         self.flow = Flow()
         for name, tensor in named_tensors(model):
             self.owners[id(tensor)] = name
@@ -269,7 +270,8 @@ class _Dispatch(TorchDispatchMode):
                 out = func(*args, **kwargs)
         else:
             out = func(*args, **kwargs)
-        self.trace.record(func, args, kwargs, out)
+        with torch._C.DisableTorchFunction():  # our own look at shapes is not the user's
+            self.trace.record(func, args, kwargs, out)
         return out
 
 

@@ -53,8 +53,11 @@ class Cost:
         >>> from secateur.graph.graph import Axis, Graph, Term
         >>> net = nn.Sequential(nn.Linear(4, 8), nn.Linear(8, 2, bias=False))
         >>> hidden = Leaf("0", 8)
-        >>> layouts = {"0.weight": (hidden, Fixed(4)), "0.bias": (hidden,),
-        ...            "1.weight": (Fixed(2), hidden)}
+        >>> layouts = {
+        ...     "0.weight": (hidden, Fixed(4)),
+        ...     "0.bias": (hidden,),
+        ...     "1.weight": (Fixed(2), hidden),
+        ... }
         >>> terms = (Term("0", "linear", 4, (hidden,)), Term("1", "linear", 2, (hidden,)))
         >>> cost = Cost(Graph(layouts, {}, {}, (), (), terms, ()), net)
         >>> cost.total({}), cost.total({"0": 3})

@@ -11,7 +11,7 @@ from rich.console import Console, RenderableType
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from secateur.core.page import Line, Page, Table
+from secateur.core.page import Line, Page, Table, plain
 
 _STYLES = {"plain": "", "good": "green", "warn": "yellow", "quiet": "dim"}
 
@@ -32,12 +32,12 @@ def console(file: IO[str] | None = None) -> Console:
     """
     target = sys.stdout if file is None else file
     terminal = target.isatty()
-    plain = not terminal or bool(os.environ.get("NO_COLOR"))
+    colourless = not terminal or bool(os.environ.get("NO_COLOR"))
     return Console(
         file=target,
         width=None if terminal else 10_000,
-        no_color=plain,
-        color_system=None if plain else "auto",
+        no_color=colourless,
+        color_system=None if colourless else "auto",
         highlight=False,
         markup=False,
         emoji=False,
@@ -46,19 +46,21 @@ def console(file: IO[str] | None = None) -> Console:
 
 
 def show(item: Printable, to: Console | None = None) -> None:
-    """Print a result or an inspection."""
+    """Print a result or an inspection; where there is no terminal, exactly as `print` does."""
     out = to or console()
+    if not out.is_terminal:
+        out.print(plain(item.page))
+        return
     for part in item.page:
-        out.print(_drawn(part, plain=not out.is_terminal))
+        out.print(_drawn(part))
 
 
-def _drawn(part: Line | Table, *, plain: bool) -> RenderableType:
+def _drawn(part: Line | Table) -> RenderableType:
     if isinstance(part, Line):
         return Text(part.text, style="bold" if part.title else _STYLES[part.tone])
-    table = RichTable(box=None if plain else box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    table = RichTable(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
     for index, head in enumerate(part.columns):
-        justify = "left" if index in part.left else "right"
-        table.add_column(Text(head), justify=justify, no_wrap=plain, overflow="fold")
+        table.add_column(Text(head), justify="left" if index in part.left else "right")
     for row in part.rows:
         table.add_row(*(Text(cell) for cell in row))
     return table

@@ -21,10 +21,9 @@ def group_l2(site: Site, facts: Facts) -> Tensor:
         >>> from secateur.core.layout import Leaf
         >>> from secateur.core.site import Slice
         >>> leaf = Leaf("a", 2)
-        >>> site = Site("a", "channel", 2, (Slice("a.weight", 0, leaf, "out"),
-        ...                                 Slice("b.weight", 1, leaf, "in")))
-        >>> group_l2(site, Facts({"a.weight": torch.tensor([[2.0], [0.0]]),
-        ...                       "b.weight": torch.tensor([[1.0, 1.0]])}))
+        >>> slices = (Slice("a.weight", 0, leaf, "out"), Slice("b.weight", 1, leaf, "in"))
+        >>> weights = {"a.weight": torch.tensor([[2.0], [0.0]]), "b.weight": torch.ones(1, 2)}
+        >>> group_l2(Site("a", "channel", 2, slices), Facts(weights))
         tensor([1.6667, 0.3333])
     """
     if site.module is not None:

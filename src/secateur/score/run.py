@@ -29,6 +29,13 @@ def scores(
 ) -> Scores:
     """Score every site: name -> Tensor `[n]` on the CPU, float32 or float64, all finite.
 
+    Example:
+        >>> from secateur.core.layout import Leaf
+        >>> from secateur.core.site import Slice
+        >>> site = Site("fc", "channel", 2, (Slice("fc.weight", 0, Leaf("fc", 2), "out"),))
+        >>> scores("l2", [site], Facts({"fc.weight": torch.tensor([[3.0, 4.0], [0.0, 1.0]])}))
+        {'fc': tensor([5., 1.])}
+
     gather: for criteria that need gradients. It is given a function from one batch's gradients to
     a mapping of vectors, and returns the mean of these over the batches
     (`secateur.measure.gradients.mean_over_batches` with its first arguments filled in).

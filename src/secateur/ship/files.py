@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import secrets
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -82,6 +83,7 @@ def save(result: Saveable | nn.Module, folder: str | Path) -> Path:
             "plans": [plan_json.encode(plan) for plan in plans],
         }
         new[PLAN].write_text(json.dumps(value, indent=1), encoding="utf-8")
+        shutil.copymode(new[PLAN], new[WEIGHTS])  # safetensors lets only the owner read
         for name in (WEIGHTS, PLAN):
             _flush(new[name])
         for name in (WEIGHTS, PLAN):

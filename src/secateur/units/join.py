@@ -27,6 +27,15 @@ def sites(
 ) -> list[Site]:
     """The sites of one or several units, in order.
 
+    Example:
+        >>> import torch
+        >>> from secateur.graph import analyze
+        >>> from secateur.units import Channel, Head
+        >>> net = nn.Sequential(nn.Linear(3, 8), nn.ReLU(), nn.Linear(8, 2))
+        >>> found = sites(analyze(net, torch.zeros(1, 3)), [Channel(), Head()], None, net)
+        >>> [(site.name, site.unit, site.n) for site in found]
+        [('0', 'channel', 8)]
+
     Raises:
         RecipeError: there is no unit, something is not a unit, or two units claim the same place.
     """

@@ -182,3 +182,13 @@ def unpack(op: Op) -> None:
     axes = op.axes(op.args["data"])
     op.give(op.out[0], [*[op.spatial(n) for n in op.out[0].shape[:2]], *axes[1:]])
     op.give(op.out[1], [op.spatial(n) for n in op.out[1].shape])
+
+
+@rule(aten.nonzero, aten.masked_select, aten.histc, aten.bincount, aten.unique_consecutive, aten._unique2)
+def listed(op: Op) -> None:
+    """Elements are listed or counted by their positions: everything stays."""
+    for tensor in op.inputs:
+        for axis in op.axes(tensor):
+            op.freeze(axis, f"{op.func._opname} lists its positions")
+    for out in op.outputs:
+        op.give(out, [op.spatial(n) for n in out.shape])

@@ -34,9 +34,23 @@ def _product(op: Op, left: torch.Tensor, right: torch.Tensor) -> None:
         op.unify(x, y)
     if batch and op.trace.origin(left) is None and op.trace.origin(right) is None:
         batch[0].mark("batched")
-    op.macs(1, [*batch, a[-2], a[-1], b[-1]])
+    inner = b[-2] if a[-1].find().on_count is not None else a[-1]
+    op.macs(1, [*batch, a[-2], inner, b[-1]])
     op.contract(left, len(a) - 1, right, len(b) - 2)
     op.give(op.out, [*batch, a[-2], b[-1]])
+
+
+@rule(aten._grouped_mm)
+def grouped_mm(op: Op) -> None:
+    """[n, k] @ [experts, k, m], every row with its own expert's matrix."""
+    left, right = op.args["self"], op.args["mat2"]
+    a, b = op.axes(left), op.axes(right)
+    if (len(a), len(b)) != (2, 3):
+        raise ValueError("only rows by expert are understood")
+    op.unify(a[1], b[1])
+    op.freeze(b[0], "experts are picked by their number")
+    op.contract(left, 1, right, 1)
+    op.give(op.out, [a[0], b[2]])
 
 
 @rule(aten.mv, aten.dot, aten.vdot)

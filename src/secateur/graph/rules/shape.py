@@ -182,13 +182,34 @@ def pixel_unshuffle(op: Op) -> None:
     op.give(op.out, [*axes[:-3], channels, *[op.spatial(n) for n in op.out.shape[-2:]]])
 
 
-@rule(aten.as_strided, aten.as_strided_)
+@rule(aten.as_strided, aten.as_strided_, aten.as_strided_copy)
 def as_strided(op: Op) -> None:
-    """Only as a plain alias: other strides are the user's own arithmetic."""
-    source = op.args["self"]
-    if list(source.shape) != list(op.out.shape):
-        return op.trace.opaque(op, "as_strided with other sizes")
-    op.give(op.out, op.axes(source))
+    """Overlapping windows: a dimension survives where the new strides step over it as a whole.
+
+    Index i of an input dimension (size n, stride s) is still index i of an output dimension with the
+    same size and stride if all other output strides are multiples of n * s or stay below s together.
+    """
+    source, out = op.args["self"], op.out
+    axes, strides = op.axes(source), source.stride()
+    named: list[Axis | None] = [None] * out.dim()
+    if op.get("storage_offset") in (None, source.storage_offset()) and source.is_contiguous():
+        for axis, stride in zip(axes, strides, strict=True):
+            for d in range(out.dim()):
+                if named[d] is None and _steps_over(out, d, axis.size, stride):
+                    named[d] = axis
+                    break
+    for axis in axes:
+        if axis not in named:
+            op.freeze(axis, "as_strided rearranges it")
+    op.give(out, [axis or op.spatial(n) for axis, n in zip(named, out.shape, strict=True)])
+
+
+def _steps_over(out: torch.Tensor, d: int, size: int, stride: int) -> bool:
+    if (out.shape[d], out.stride(d)) != (size, stride):
+        return False
+    others = [(n, s) for k, (n, s) in enumerate(zip(out.shape, out.stride(), strict=True)) if k != d and n > 1]
+    inner = sum((n - 1) * s for n, s in others if s % (size * stride))
+    return inner < stride
 
 
 @rule(aten.flip, aten.roll, aten.rot90)

@@ -1,0 +1,77 @@
+"""Secateur: cut neural networks down to size, and prove it.
+
+Everything public is here, loaded when it is first used:
+
+    import secateur as sc
+    print(sc.inspect(model, example))
+    result = sc.prune(model, example, budget=sc.MACs("50%"))
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "secateur.api": ("cut", "inspect", "mask", "plan", "prune", "prune_"),
+    "secateur.units": ("Channel", "Head", "Layer"),
+    "secateur.core.budget": ("Bytes", "MACs", "Params", "Sparsity"),
+    "secateur.core.scope": ("Scope", "only", "skip"),
+    "secateur.core.plan": ("Plan",),
+    "secateur.core.result": ("Result",),
+    "secateur.score": ("criterion",),
+    "secateur.allocate": ("allocator",),
+    "secateur.graph": ("rewrite", "rule"),
+    "secateur.ship": ("load", "save"),
+    "secateur.core.errors": ("SecateurError",),
+}
+_HOME = {name: home for home, names in _HOMES.items() for name in names}
+_ROOMS = ("errors", "testing")
+
+__all__ = [*sorted(_HOME), *_ROOMS]
+
+if TYPE_CHECKING:
+    from secateur import testing as testing
+    from secateur.allocate import allocator as allocator
+    from secateur.api import cut as cut
+    from secateur.api import inspect as inspect
+    from secateur.api import mask as mask
+    from secateur.api import plan as plan
+    from secateur.api import prune as prune
+    from secateur.api import prune_ as prune_
+    from secateur.core import errors as errors
+    from secateur.core.budget import Bytes as Bytes
+    from secateur.core.budget import MACs as MACs
+    from secateur.core.budget import Params as Params
+    from secateur.core.budget import Sparsity as Sparsity
+    from secateur.core.errors import SecateurError as SecateurError
+    from secateur.core.plan import Plan as Plan
+    from secateur.core.result import Result as Result
+    from secateur.core.scope import Scope as Scope
+    from secateur.core.scope import only as only
+    from secateur.core.scope import skip as skip
+    from secateur.graph import rewrite as rewrite
+    from secateur.graph import rule as rule
+    from secateur.score import criterion as criterion
+    from secateur.ship import load as load
+    from secateur.ship import save as save
+    from secateur.units import Channel as Channel
+    from secateur.units import Head as Head
+    from secateur.units import Layer as Layer
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        value = getattr(import_module(_HOME[name]), name)
+    elif name in _ROOMS:
+        value = import_module("secateur.core.errors" if name == "errors" else f"secateur.{name}")
+    else:
+        raise AttributeError(f"module 'secateur' has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])
