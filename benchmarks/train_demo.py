@@ -3,8 +3,9 @@
     python benchmarks/train_demo.py           # writes both files into the package
     python benchmarks/train_demo.py --check   # trains again and compares with the committed weights
 
-One thread, fixed seeds, deterministic algorithms: on the same kind of CPU and the same version of
-PyTorch the weights come out bit for bit. Elsewhere rounding differs, and `--check` says by how much.
+One thread, fixed seeds, deterministic algorithms: on the same kind of CPU and with the same version
+of PyTorch the weights come out bit for bit. Elsewhere rounding differs, and `--check` says by how
+much.
 """
 
 from __future__ import annotations

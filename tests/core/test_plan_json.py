@@ -93,7 +93,23 @@ def test_the_schema_is_the_documented_one() -> None:
 
 @pytest.mark.parametrize(
     "keep",
-    ["5", "0-9", "1,0", "0,0", "0-2,2", "3-1", "1-1", "-1", "a", "0,", ",0", "0 1", "٣", "1e1", "0--1"],
+    [
+        "5",
+        "0-9",
+        "1,0",
+        "0,0",
+        "0-2,2",
+        "3-1",
+        "1-1",
+        "-1",
+        "a",
+        "0,",
+        ",0",
+        "0 1",
+        "٣",
+        "1e1",
+        "0--1",
+    ],
 )
 def test_wrong_indices(keep: str) -> None:
     with pytest.raises(FileError, match="keep of"):

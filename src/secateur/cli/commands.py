@@ -106,9 +106,7 @@ def prune(
     budget: Annotated[
         str, typer.Option("--budget", "-b", help="What may stay: 'macs 50%', 'params 1e6 & ...'.")
     ],
-    out: Annotated[
-        Path, typer.Option("--out", "-o", help=f"The folder for {WEIGHTS} and {PLAN}.")
-    ],
+    out: Annotated[Path, typer.Option("--out", "-o", help=f"The folder for {WEIGHTS} and {PLAN}.")],
     unit: Annotated[str, typer.Option(help="What goes: channel, head, layer.")] = "channel,head",
     criterion: Annotated[str, typer.Option(help="How it is scored.")] = "magnitude",
     allocate: Annotated[str, typer.Option(help="How much goes where.")] = "global",

@@ -79,5 +79,5 @@ def _tensor(shape: list[int], name: str, high: int, generator: torch.Generator) 
         return torch.ones(shape, dtype=dtype)
     if dtype.is_floating_point:
         return torch.randn(shape, generator=generator).to(dtype)
-    largest = torch.iinfo(dtype).max + 1
-    return torch.randint(min(high, largest), shape, generator=generator, dtype=torch.int64).to(dtype)
+    below = min(high, torch.iinfo(dtype).max)
+    return torch.randint(below, shape, generator=generator, dtype=torch.int64).to(dtype)

@@ -1,4 +1,4 @@
-"""Which model: `timm:NAME`, `torchvision:NAME`, `path/to/file.py:build` or `package.module:build`."""
+"""Which model: `timm:NAME`, `torchvision:NAME`, `path/file.py:build` or `package.module:build`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from torch import nn
 from secateur.core.errors import InputError
 from secateur.core.registry import did_you_mean
 
-FORMS = "timm:NAME, torchvision:NAME, path/to/file.py:build or package.module:build"
+FORMS = "timm:NAME, torchvision:NAME, path/file.py:build or package.module:build"
 
 
 def build(spec: str) -> nn.Module:

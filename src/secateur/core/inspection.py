@@ -88,9 +88,7 @@ class Inspection:
     notes: tuple[str, ...] = ()
 
     @classmethod
-    def of(
-        cls, name: str, whole: Measured, sites: Sequence[Site], graph: Structure
-    ) -> Inspection:
+    def of(cls, name: str, whole: Measured, sites: Sequence[Site], graph: Structure) -> Inspection:
         """Sum up sites and a graph."""
         sizes = _parameter_sizes(graph)
         crossed = {site.name: _crossed(site, sizes) for site in sites}
@@ -145,8 +143,7 @@ class Inspection:
 
     def _biggest_rows(self) -> tuple[tuple[str, ...], ...]:
         return tuple(
-            (place.name, plural(place.n, place.what), f"{place.params:,}")
-            for place in self.biggest
+            (place.name, plural(place.n, place.what), f"{place.params:,}") for place in self.biggest
         )
 
 

@@ -48,7 +48,7 @@ class Latency:
 
 @dataclass(frozen=True)
 class Measured:
-    """One model: parameters, multiply-accumulates of one run on the example, bytes, and what was run.
+    """One model: parameters, multiply-accumulates of a run on the example, bytes, measurements.
 
     macs: None when not counted. bytes: of parameters and buffers. quality: what `evaluate` gave.
     """

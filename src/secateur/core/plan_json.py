@@ -31,8 +31,8 @@ MAX_SIZE = 2**31 - 1
 MAX_DEPTH = 16
 """Levels of products and concatenations inside each other."""
 _MAX_AMOUNT = 2**63 - 1
-_FIELDS = frozenset(
-    "kind schema fingerprint sites leaves layouts attributes removed tuples predicted frozen".split()
+_FIELDS = frozenset({"kind", "schema", "fingerprint", "sites", "leaves", "layouts"}) | frozenset(
+    {"attributes", "removed", "tuples", "predicted", "frozen"}
 )
 _RANGES = re.compile(r"[0-9]{1,10}(?:-[0-9]{1,10})?(?:,[0-9]{1,10}(?:-[0-9]{1,10})?)*")
 _HINT = "the file was changed or damaged; save the result again"

@@ -88,7 +88,8 @@ class Result:
 
     def _table(self) -> Table:
         old, new = self.before, self.after
-        rows = [("parameters", f"{old.params:,}", f"{new.params:,}", change(old.params, new.params))]
+        count = change(old.params, new.params)
+        rows = [("parameters", f"{old.params:,}", f"{new.params:,}", count)]
         if old.macs is not None and new.macs is not None:
             rows.append(("MACs", amount(old.macs), amount(new.macs), change(old.macs, new.macs)))
         size = change(old.bytes, new.bytes)

@@ -17,7 +17,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 from secateur.core.plan import Reason
-from secateur.graph.axes import Axis
+from secateur.graph.axes import Axis, unify
 from secateur.graph.op import normal_dim
 from secateur.graph.sizes import TracedInt, expr_of
 
@@ -323,6 +323,14 @@ def _layer_norm(trace: Trace, args: tuple[Any, ...], kwargs: dict[str, Any], out
     shape = args[1] if len(args) > 1 else kwargs["normalized_shape"]
     for size, axis in zip(shape, trace.axes(out)[-len(shape) :], strict=True):
         _equate(trace, size, axis, "a normalised size")
+
+
+@handles(torch.batch_norm)
+def _batch_norm(trace: Trace, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
+    channels = trace.axes(args[0])[1]
+    for tensor in args[1:5]:
+        if isinstance(tensor, Tensor):  # also where an empty batch skips the operation itself
+            unify(trace.axes(tensor)[0], channels)
 
 
 @handles(F.group_norm, torch.group_norm)

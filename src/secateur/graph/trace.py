@@ -172,10 +172,8 @@ class Trace:
         if function is None and packet in CONSTANT:
             return
         op = Op(self, func, args, kwargs, out, index)
-        for tensor in op.inputs:
-            owner = self.owners.get(id(tensor))
-            if owner is not None:
-                self.used.add(owner)
+        if all(tensor.numel() for tensor in op.outputs):  # on no data nothing was seen to work
+            self.used.update(self.owners[id(t)] for t in op.inputs if id(t) in self.owners)
         try:
             if function is None:
                 self.opaque(op, f"no rule for {func}", unknown=True)

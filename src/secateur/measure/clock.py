@@ -49,7 +49,7 @@ def measure(
         RecipeError: A number makes no sense.
     """
     call = as_call(model, example)
-    run = torch.compile(model, dynamic=False) if compile else model
+    run: Any = torch.compile(model, dynamic=False) if compile else model
     timed = compare(
         {"model": partial(call.run, run)},
         warmup=warmup,
@@ -188,7 +188,11 @@ def _device(model: nn.Module, call: Any) -> torch.device:
 
 
 def _check(
-    candidates: Mapping[str, object], warmup: int, repeats: int, min_time: float, threads: int | None
+    candidates: Mapping[str, object],
+    warmup: int,
+    repeats: int,
+    min_time: float,
+    threads: int | None,
 ) -> None:
     if not candidates:
         raise RecipeError("there is nothing to time")

@@ -1,1 +1,6 @@
 """Saving, loading and reading weights, without ever unpickling code."""
+
+from secateur.ship.files import load, save
+from secateur.ship.weights import fit_weights, read_weights
+
+__all__ = ["fit_weights", "load", "read_weights", "save"]

@@ -68,7 +68,7 @@ def save(result: Saveable | nn.Module, folder: str | Path) -> Path:
     if not plans:
         raise InputError(
             f"this {type(model).__name__} was not pruned, so there is no plan to save with it",
-            hint="give the Result of sc.prune, or save it with torch.save(model.state_dict(), path)",
+            hint="give the Result of sc.prune, or a model that was pruned in place",
         )
     folder, tag = Path(folder), secrets.token_hex(4)
     new = {name: folder / f".{name}.{tag}" for name in (WEIGHTS, PLAN)}
@@ -121,7 +121,7 @@ def load(folder: str | Path, into: _Module | Callable[[], _Module]) -> _Module:
             f"{path} is not the file that {PLAN} was saved with",
             hint="it was changed or the save was interrupted; save the result again",
         )
-    model = into if isinstance(into, nn.Module) else _build(into)
+    model: Any = into if isinstance(into, nn.Module) else _build(into)
     with open_tensors(path) as (file, stored):
         names = _check(model, plans, file, stored, path)
         loaded = {target: file.get_tensor(target) for target in dict.fromkeys(names.values())}
@@ -159,7 +159,7 @@ def _decode(value: object) -> tuple[tuple[Plan, ...], dict[str, Any]]:
             hint="pip install --upgrade secateur",
         )
     weights, plans = fields.get("weights"), fields.get("plans")
-    valid = (
+    if (
         type(schema) is int
         and schema == SCHEMA
         and fields.keys() == _FIELDS
@@ -168,11 +168,10 @@ def _decode(value: object) -> tuple[tuple[Plan, ...], dict[str, Any]]:
         and type(weights["bytes"]) is int
         and isinstance(weights["sha256"], str)
         and isinstance(plans, list)
-        and len(plans) > 0
-    )
-    if not valid:
-        raise FileError("the fields are not those of a saved model", hint="save the result again")
-    return tuple(plan_json.decode_value(plan) for plan in plans), weights
+        and plans
+    ):
+        return tuple(plan_json.decode_value(plan) for plan in plans), weights
+    raise FileError("the fields are not those of a saved model", hint="save the result again")
 
 
 def _build(into: Any) -> Any:
@@ -231,7 +230,7 @@ def _check_plan(model: nn.Module, plan: Plan) -> None:
             )
     for name in plan.removed:
         if not name or name not in modules:
-            raise FileError(f"the plan removes {name!a}, which the model does not have", hint=_WRONG)
+            raise FileError(f"the plan removes {name!a}, which is not there", hint=_WRONG)
     for attribute in plan.attributes:
         module = modules.get(attribute.module)
         try:

@@ -1,4 +1,4 @@
-"""Tensors in files: writing and reading safetensors with aliases, and reading users' checkpoints."""
+"""Tensors in files: safetensors with aliases, and users' checkpoints of any kind."""
 
 from __future__ import annotations
 
@@ -153,13 +153,14 @@ def fit_weights(model: nn.Module, weights: Mapping[str, Tensor], source: str | P
 def check_names(
     wanted: Mapping[str, object], found: Mapping[str, object], source: str | Path
 ) -> None:
-    """Compare names, and what is known of each tensor; raises `FileError` that lists differences."""
+    """Compare names, and what is known of each tensor; a `FileError` lists the differences."""
     missing = [name for name in wanted if name not in found]
     extra = [name for name in found if name not in wanted]
     if missing or extra:
-        parts = [f"lacks {_few(missing)}"] * bool(missing) + [f"has also {_few(extra)}"] * bool(extra)
+        lacks = [f"lacks {_few(missing)}"] if missing else []
+        also = [f"has also {_few(extra)}"] if extra else []
         raise FileError(
-            f"{source} holds the weights of another model: it {' and '.join(parts)}",
+            f"{source} holds the weights of another model: it {' and '.join(lacks + also)}",
             hint="build the same model that the weights were saved from",
         )
     for name, expected in wanted.items():
