@@ -50,7 +50,15 @@ def build(set_name: str, name: str, seed: int = 0) -> tuple[nn.Module, Any]:
     torch.manual_seed(seed)
     model, example = registry(set_name)[name]()
     randomise(model, seed)
-    return model.eval(), example
+    settle(model.eval(), example, seed)
+    return model, example
+
+
+def run(model: nn.Module, example: Any) -> Any:
+    """Call a model on an example."""
+    if isinstance(example, Mapping):
+        return model(**example)
+    return model(*example) if isinstance(example, tuple) else model(example)
 
 
 def randomise(model: nn.Module, seed: int = 0) -> nn.Module:
@@ -74,6 +82,44 @@ def randomise(model: nn.Module, seed: int = 0) -> nn.Module:
                     _perturb(module, name, parameter, random)
             _statistics(module, random)
     return model
+
+
+def settle(model: nn.Module, example: Any, seed: int = 0) -> nn.Module:
+    """Bring running statistics, in place, near what the example gives, so that depth is harmless.
+
+    One forward pass; each layer's mean and variance are taken over everything and then perturbed
+    channel by channel. A model without running statistics is left alone.
+    """
+    random = torch.Generator().manual_seed(seed)
+    seen: set[int] = set()
+
+    def observe(module: Any, inputs: tuple[Any, ...]) -> None:
+        x = inputs[0] if inputs else None
+        if id(module) in seen or not isinstance(x, Tensor) or x.numel() < 2:
+            return
+        seen.add(id(module))
+        mean, std = float(x.mean()), float(x.std())
+        shift = _normal(module.running_mean, 0.1, random)
+        module.running_mean.copy_(mean + std * shift)
+        module.running_var.copy_(_uniform(module.running_var, 0.5, 1.5, random) * max(std, 1e-3) ** 2)
+
+    layers = [m for m in model.modules() if _has_statistics(m)]
+    if layers:
+        handles = [layer.register_forward_pre_hook(observe) for layer in layers]
+        state = torch.random.get_rng_state()
+        try:
+            with torch.no_grad():
+                run(model, example)
+        finally:
+            torch.random.set_rng_state(state)
+            for handle in handles:
+                handle.remove()
+    return model
+
+
+def _has_statistics(module: nn.Module) -> bool:
+    found = (getattr(module, name, None) for name in ("running_mean", "running_var"))
+    return all(isinstance(value, Tensor) for value in found)
 
 
 def _perturb(module: nn.Module, name: str, parameter: Tensor, random: torch.Generator) -> None:
@@ -110,12 +156,11 @@ def _instead_of(
     return value * _uniform(parameter, 0.75, 1.25, random)
 
 
-def _statistics(module: nn.Module, random: torch.Generator) -> None:
+def _statistics(module: Any, random: torch.Generator) -> None:
     """Plausible running statistics."""
-    mean, variance = getattr(module, "running_mean", None), getattr(module, "running_var", None)
-    if isinstance(mean, Tensor) and isinstance(variance, Tensor):
-        mean.copy_(_normal(mean, 0.1, random))
-        variance.copy_(_uniform(variance, 0.5, 1.5, random))
+    if _has_statistics(module):
+        module.running_mean.copy_(_normal(module.running_mean, 0.1, random))
+        module.running_var.copy_(_uniform(module.running_var, 0.5, 1.5, random))
 
 
 def _fan_in(weight: Tensor) -> int:

@@ -99,10 +99,9 @@ _detector("ssd", "ssdlite320_mobilenet_v3_large", 128, score_thresh=0.0, detecti
 _add("video_resnet", "r3d_18", (2, 3, 6, 56, 56))
 _add("video_resnet", "mc3_18", (2, 3, 6, 56, 56))
 _add("video_resnet", "r2plus1d_18", (2, 3, 6, 56, 56))
-_add("s3d", "s3d", (2, 3, 16, 64, 64))
-_CLIP = {"spatial_size": (64, 64), "temporal_size": 6}
-_add("mvit", "mvit_v1_b", (2, 3, 6, 64, 64), **_CLIP)
-_add("mvit", "mvit_v2_s", (2, 3, 6, 64, 64), **_CLIP)
+_add("s3d", "s3d", (1, 3, 14, 224, 224))
+_add("mvit", "mvit_v1_b", (1, 3, 16, 224, 224))
+_add("mvit", "mvit_v2_s", (1, 3, 16, 224, 224))
 _add("swin3d", "swin3d_t", (1, 3, 6, 64, 64))
 
 

@@ -184,7 +184,7 @@ def prune_(
         verification=verification,
         frozen=frozen_reasons(graph),
         seconds={"trace": traced - start, "plan": planned - traced, "cut": done - planned},
-        notes=notes,
+        notes=(*graph.notes, *notes),
     )
 
 

@@ -163,7 +163,7 @@ def test_uniform_sparsity_is_not_refilled_under_a_cost(
     assume(both is not None)
     assert alone is not None and both is not None
     assert all(len(keep) <= len(alone.kept[name]) for name, keep in both.kept.items())
-    assert set(alone.removed) <= set(both.removed)
+    assert len(alone.removed) <= len(both.removed)  # which ones: by score per that cost
 
 
 @quick

@@ -67,7 +67,7 @@ def conv(w: Writer, one: Step) -> None:
 @step(SPATIAL, keeps=False)
 def strided(w: Writer, one: Step) -> None:
     """Smaller or larger space."""
-    if w.chance(0.5) and all(n % 2 == 0 for n in w.space):
+    if w.chance(0.5) and all(n % 2 == 0 and n > 2 for n in w.space):
         layer = w.pick(
             w.layer("conv", f"nn.Conv{w.nd}({w.c}, {w.c}, 3, stride=2, padding=1)"),
             f"F.max_pool{w.nd}", f"F.avg_pool{w.nd}",
@@ -230,6 +230,8 @@ def concatenated(w: Writer, one: Step) -> None:
 def pieces(w: Writer, one: Step) -> None:
     """Split, treat each piece, join or multiply."""
     c = w.c
+    if c < 2:
+        return
     halves = w.chance(0.6) and c % 2 == 0
     a = c // 2 if halves else w.rng.randint(1, c - 1)
     d = w.axis()
@@ -275,11 +277,10 @@ def stacked(w: Writer, one: Step) -> None:
     first, second = w.point(out), w.point(out)
     d = w.pick(0, 1, -1)
     w.run(f"s = torch.stack([{first}(x), {second}(x)], {d})")
-    w.run(w.pick(f"x = s.sum({d})", f"x = s.mean(dim={d})", f"a, x = s.unbind({d})\nx = a * x",
-                 f"x = s.amax({d})", f"x = (s.softmax({d}) * s).sum({d})", f"x = s.select({d}, 1)")
-          .split("\n")[0])  # fmt: skip
-    if w.source.runs[-1].startswith("a, x"):
-        w.run("x = a * x")
+    w.run(*w.pick(
+        [f"x = s.sum({d})"], [f"x = s.mean(dim={d})"], [f"a, x = s.unbind({d})", "x = a * x"],
+        [f"x = s.amax({d})"], [f"x = (s.softmax({d}) * s).sum({d})"], [f"x = s.select({d}, 1)"],
+    ))  # fmt: skip
     w.c = out
 
 
@@ -381,6 +382,8 @@ def permuted(w: Writer, one: Step) -> None:
 @step(ALL, weight=0.5)
 def written(w: Writer, one: Step) -> None:
     """A part of the channels replaced, in place."""
+    if w.c < 2:
+        return
     n = w.rng.randint(1, w.c - 1)
     colons = ":, " if w.dim == 1 else "..., "
     size = w.size(n)

@@ -28,7 +28,7 @@ def pixel_shuffle(w: Writer, one: Step) -> None:
         out = w.widths(8)
         w.run(f"x = F.pixel_shuffle({w.point(out * 4)}(x), 2)")
         w.c, w.space = out, tuple(n * 2 for n in w.space)
-    elif all(n % 2 == 0 for n in w.space):
+    elif all(n % 2 == 0 and n > 2 for n in w.space):
         w.run("x = F.pixel_unshuffle(x, 2)")
         w.c, w.space = w.c * 4, tuple(n // 2 for n in w.space)
 
@@ -36,7 +36,7 @@ def pixel_shuffle(w: Writer, one: Step) -> None:
 @step("image", keeps=False, weight=0.7)
 def space_to_depth(w: Writer, one: Step) -> None:
     """As in YOLO's focus and Swin's patch merging: strided slices joined."""
-    if any(n % 2 for n in w.space):
+    if any(n % 2 or n == 2 for n in w.space):
         return
     parts = [f"x[:, :, {i}::2, {j}::2]" for j in (0, 1) for i in (0, 1)]
     w.run(f"x = torch.cat([{', '.join(parts)}], 1)")

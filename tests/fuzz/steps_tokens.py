@@ -69,7 +69,7 @@ def attention(w: Writer, one: Step) -> None:
 def _rotate(w: Writer, width: int) -> None:
     """Halves of the head dimension, as in rotary embeddings."""
     if width % 2 == 0:
-        w.run(w.pick("q1, q2 = q.chunk(2, -1)", "m = q.shape[-1] // 2\n        q1, q2 = q[..., :m], q[..., m:]"),
+        w.run("m = q.shape[-1] // 2", w.pick("q1, q2 = q.chunk(2, -1)", "q1, q2 = q[..., :m], q[..., m:]"),
               "q = q * 0.8 + torch.cat((-q2, q1), -1) * 0.6")  # fmt: skip
 
 
@@ -87,7 +87,7 @@ def _attend(w: Writer, inner: int, heads: int) -> None:
               f"a = torch.bmm(q, k.transpose(1, 2)) * {_scale(w, inner, heads)}",
               "y = torch.bmm(a.softmax(-1), v).view(b, h, n, d)")  # fmt: skip
     else:
-        w.run(f"a = q @ k.{w.pick('transpose(-2, -1)', 'mT')} {w.pick('*')} {_scale(w, inner, heads)}")
+        w.run(f"a = q @ k.{w.pick('transpose(-2, -1)', 'mT')} * {_scale(w, inner, heads)}")
         if w.chance(0.3):
             bias = w.layer("bias", f"nn.Parameter(torch.ones({heads}, 1, 1))")
             w.run(f"a = a + {bias}")

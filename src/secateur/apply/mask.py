@@ -44,6 +44,12 @@ def mask(model: nn.Module, plan: Plan) -> Mask:
     """
     check_fingerprint(model, plan)
     edit = Edit()
+    zero(edit, model, plan)
+    return Mask(edit)
+
+
+def zero(edit: Edit, model: nn.Module, plan: Plan) -> None:
+    """Zero what a plan removes, as part of an edit."""
     keeps = plan.keeps
     with restoring(edit), torch.no_grad():
         for name, tensor in named_tensors(model):
@@ -56,7 +62,6 @@ def mask(model: nn.Module, plan: Plan) -> Mask:
                 if not kept.all():
                     index = torch.from_numpy(np.flatnonzero(~kept)).to(tensor.device)
                     edit.values(tensor, d, index)
-    return Mask(edit)
 
 
 def _is_direction(name: str, dim: int, model: nn.Module) -> bool:
@@ -65,5 +70,5 @@ def _is_direction(name: str, dim: int, model: nn.Module) -> bool:
         if name.endswith(direction):
             parent, _, _ = name.rpartition(".")
             other = getattr(model.get_submodule(parent), length, None)
-            return other is not None and other.shape[dim] > 1
+            return other is not None and other.dim() > dim and other.shape[dim] > 1
     return False

@@ -14,12 +14,12 @@ from torch.optim import Optimizer
 from secateur.apply.cut import check_fingerprint
 from secateur.apply.cut import replay as apply_plan
 from secateur.apply.edit import Edit
-from secateur.apply.mask import mask
+from secateur.apply.mask import zero
 from secateur.apply.modules import Skip
 from secateur.apply.reference import Diverged, run_reference
 from secateur.apply.verify import Comparison, compare, double_copy, in_double, mismatch, run_detached
-from secateur.core.batches import Call, untouched
-from secateur.core.errors import VerificationError
+from secateur.core.batches import Call, tensors_in, untouched
+from secateur.core.errors import InputError, VerificationError
 from secateur.core.plan import Plan, Reason
 from secateur.core.result import Verification
 from secateur.graph.graph import Graph, Replay
@@ -58,6 +58,11 @@ def cut_verified(
     check_fingerprint(model, plan)
     statistical = any(graph.axes[name].statistical for name in plan.sites if name in graph.axes)
     reference, method = _reference(model, call, graph, plan)
+    if any(bool(t.isnan().any()) for t in tensors_in(reference) if t.is_floating_point()):
+        raise InputError(
+            "the model's outputs on the example are not numbers (NaN), so that no cut can be verified",
+            hint="check the weights and the example for NaN",
+        )
     zeroed = _zeroed(model, call, plan) if statistical and keep else None
     edit = apply_plan(model, plan, optimizer=optimizer, keep=keep, check=False)
     try:
@@ -87,29 +92,31 @@ def cut_verified(
 def _reference(model: nn.Module, call: Call, graph: Graph, plan: Plan) -> tuple[Any, str]:
     edit = Edit()
     try:
-        for name in plan.removed:
-            edit.child(model, name, Skip(as_tuple=name in plan.tuples))
+        _skip_blocks(edit, model, plan)
         with untouched(model):
             outputs = run_reference(model, call, _without(graph.replay, plan.removed), plan.keeps)
         return outputs, "masked original"
     except Diverged:
-        with mask(model, plan):
-            return run_detached(model, call), "zeroed weights (the control flow depends on the data)"
+        edit.undo()
+        return _zeroed(model, call, plan), "original with zeroed weights (its control flow depends on the data)"
     finally:
         edit.undo()
 
 
 def _zeroed(model: nn.Module, call: Call, plan: Plan) -> Any:
+    """The outputs of the original with the removed slices of its weights at zero."""
     edit = Edit()
     try:
-        with mask(model, plan):
-            for name in plan.removed:
-                edit.child(model, name, Skip(as_tuple=name in plan.tuples))
-            outputs = run_detached(model, call)
-            edit.undo()
-            return outputs
+        zero(edit, model, plan)
+        _skip_blocks(edit, model, plan)
+        return run_detached(model, call)
     finally:
         edit.undo()
+
+
+def _skip_blocks(edit: Edit, model: nn.Module, plan: Plan) -> None:
+    for name in plan.removed:
+        edit.child(model, name, Skip(as_tuple=name in plan.tuples))
 
 
 def _without(replay: Replay, blocks: Iterable[str]) -> Replay:

@@ -7,6 +7,11 @@ from typing import Any
 from secateur.core.errors import StalePlan
 
 
+def rebuilt(like: tuple[Any, ...], items: list[Any]) -> tuple[Any, ...]:
+    """A tuple of the same type (a named tuple, a torch.Size) with other items."""
+    return type(like)(*items) if hasattr(like, "_fields") else type(like)(items)
+
+
 def _step(owner: Any, key: str) -> Any:
     if isinstance(owner, dict):
         return owner[key]
@@ -54,6 +59,6 @@ def write(owner: Any, path: str, value: Any) -> None:
     if isinstance(holder, tuple):
         items = list(holder)
         items[int(key)] = value
-        write(owner, parent, type(holder)(items))
+        write(owner, parent, rebuilt(holder, items))
     else:
         _store(holder, key, value)

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 
 from torch import Tensor, nn
 
+from secateur.core.errors import InputError
+
 
 def named_tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
     """Every distinct parameter and buffer, and tensors kept as plain attributes, with a name."""
@@ -54,7 +56,13 @@ def light_copy(model: nn.Module) -> nn.Module:
         for key, stored in module.__dict__.items():
             for _, value in _within(stored, key, 0) if key not in _REGISTERED else ():
                 memo[id(value)] = value.detach().clone().requires_grad_(value.requires_grad)
-    return copy.deepcopy(model, memo)
+    try:
+        return copy.deepcopy(model, memo)
+    except Exception as error:
+        raise InputError(
+            f"the model cannot be copied: {type(error).__name__}: {error}",
+            hint="use sc.prune_, which works in place",
+        ) from error
 
 
 def own_memory(model: nn.Module, original: nn.Module) -> None:

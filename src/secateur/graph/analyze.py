@@ -7,9 +7,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from secateur.core.batches import Call, as_call, tensors_in, untouched
-from secateur.core.errors import UnsupportedModel
+from secateur.core.errors import InputError, UnsupportedModel
 from secateur.core.layout import Concat, Fixed, Layout, Leaf, Product
 from secateur.core.plan import Attribute, Reason
 from secateur.core.site import Role, Tie
@@ -45,6 +46,12 @@ def analyze(
         raise UnsupportedModel(
             "the model is a TorchScript module, whose sizes are compiled in",
             hint="give the nn.Module that it was made from",
+        )
+    lazy = [name for name, p in model.named_parameters() if is_lazy(p)]
+    if lazy:
+        raise InputError(
+            f"{lazy[0]} is not initialised yet: its module is lazy",
+            hint="run the model once on the example first",
         )
     call = as_call(model, example)
     trace = Trace(model)
@@ -192,6 +199,7 @@ class _Builder:
             blocks=tuple(residual_blocks(model, trace.flow)),
             replay=self.replay(),
             unknown=dict(trace.unknown),
+            notes=trace.notes,
         )
 
     def role(self, name: str, dim: int) -> Role:

@@ -7,19 +7,25 @@ and in configuration objects shared between modules. Each becomes a `TracedInt` 
 
 from __future__ import annotations
 
+import sys
 import types
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from enum import Enum
 from typing import Any
 
 import torch
 from torch import nn
 
+from secateur.core.paths import rebuilt
 from secateur.graph.sizes import TracedInt
 
 _INTERNAL = frozenset(nn.Module().__dict__) | {"_flat_weights", "_flat_weights_names", "_all_weights"}
-_OPAQUE = (nn.Module, torch.Tensor, types.ModuleType, types.FunctionType, type, str, bytes, float)
+_OPAQUE = (nn.Module, torch.Tensor, types.ModuleType, types.FunctionType, type, str, bytes, float, Enum)
+_LIBRARIES = frozenset(sys.stdlib_module_names - {"types", "argparse", "__main__"}) | {
+    "torch", "numpy", "lightning", "pytorch_lightning", "accelerate", "tokenizers", "secateur",
+}  # fmt: skip
 _DEPTH = 4
 
 
@@ -80,20 +86,26 @@ class AttributeTracer:
             key = len(self.slots)
             self.slots[key] = Slot(module, path, value)
             return TracedInt.make(value, ("attr", key))
-        if isinstance(value, tuple) and depth < _DEPTH and not hasattr(value, "_fields"):
+        if isinstance(value, tuple) and depth < _DEPTH:
             if not any(type(item) in (int, tuple, list) for item in value):
                 return value
-            items = [self._convert(v, module, f"{path}.{i}", depth + 1) for i, v in enumerate(value)]
-            return type(value)(items)
+            return rebuilt(value, [self._convert(v, module, f"{path}.{i}", depth + 1) for i, v in enumerate(value)])
         if type(value) is list and depth < _DEPTH and id(value) not in self._seen:
             self._seen[id(value)] = value
             for index in range(len(value)):
                 self._replace(value, index, module, f"{path}.{index}", depth + 1)
-        elif type(value) is dict:
+        elif isinstance(value, dict):
             self._fields(value, module, path, depth + 1)
-        elif hasattr(value, "__dict__") and not isinstance(value, _OPAQUE) and not callable(value):
+        if _is_record(value):
             self._fields(value.__dict__, module, path, depth + 1)
         return value
+
+
+def _is_record(value: Any) -> bool:
+    """Whether an object may hold the user's sizes: a configuration, not a part of some library."""
+    if not hasattr(value, "__dict__") or isinstance(value, _OPAQUE) or callable(value):
+        return False
+    return type(value).__module__.partition(".")[0] not in _LIBRARIES
 
 
 def _clean(fields: dict[Any, Any], depth: int) -> None:

@@ -53,6 +53,7 @@ class Trace:
         self.pending: dict[Axis, Reason] = {}
         self.equations: dict[tuple[Expr, Expr], Equation] = {}
         self.unknown: dict[str, Reason] = {}
+        self.data_dependent: set[str] = set()
         self.ops: list[tuple[str, str]] = []  # (operation, module)
         self.restrictions: dict[int, list[Restriction]] = {}
         self.terms: dict[tuple[str, str, tuple[int, ...]], tuple[int, list[Axis]]] = {}
@@ -128,6 +129,14 @@ class Trace:
         """The axis's size as an integer that remembers the axis."""
         return TracedInt.make(axis.size, ("count", axis)) if axis.free else axis.size
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the reader of a report should know about this run."""
+        if not self.data_dependent:
+            return ()
+        lines = ", ".join(sorted(self.data_dependent)[:3])
+        return (f"control flow may depend on the data (traced as the example took it): {lines}",)
+
     # --- what the run did -------------------------------------------------------------------------
 
     @property
@@ -170,9 +179,11 @@ class Trace:
         if function is None and torch.Tag.pointwise in func.tags:
             function = pointwise.pointwise
         if function is None and packet in CONSTANT:
+            if packet in (_aten._local_scalar_dense, _aten.is_nonzero) and args[0].numel():
+                self.data_dependent.add(call_site())
             return
         op = Op(self, func, args, kwargs, out, index)
-        if all(tensor.numel() for tensor in op.outputs):  # on no data nothing was seen to work
+        if not op.outputs or op.outputs[0].numel():  # on no data nothing was seen to work
             self.used.update(self.owners[id(t)] for t in op.inputs if id(t) in self.owners)
         try:
             if function is None:

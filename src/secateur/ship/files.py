@@ -6,6 +6,7 @@ and SHA-256 of the weights, so that files of two saves, or a changed file, never
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -63,8 +64,10 @@ def save(result: Saveable | nn.Module, folder: str | Path) -> Path:
         InputError: The model was not pruned, or holds something that is not a dense tensor.
         FileError: The folder cannot be written.
     """
-    model, plans = (result, plans_of(result)) if isinstance(result, nn.Module) else (
-        result.model, tuple(result.plans))  # fmt: skip
+    if isinstance(result, nn.Module):
+        model, plans = result, plans_of(result)
+    else:
+        model, plans = result.model, tuple(result.plans)
     if not plans:
         raise InputError(
             f"this {type(model).__name__} was not pruned, so there is no plan to save with it",
@@ -92,7 +95,8 @@ def save(result: Saveable | nn.Module, folder: str | Path) -> Path:
         raise FileError(f"{folder} cannot be written: {error.strerror or error}") from error
     finally:
         for path in new.values():
-            path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                path.unlink()
     return folder
 
 

@@ -1,0 +1,105 @@
+"""The command line: what goes where, and how it ends."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from secateur.cli import app
+from secateur.demo.data import WEIGHTS
+from secateur.demo.net import DigitNet
+from secateur.ship import load
+
+NET = "secateur.demo.net:DigitNet"
+INPUT = ["--input", "4,1,8,8"]
+RUN = CliRunner()
+
+
+def test_inspect() -> None:
+    found = RUN.invoke(app, ["inspect", NET, *INPUT, "--no-latency"])
+    assert found.exit_code == 0
+    assert found.stdout.startswith("DigitNet: 140,562 parameters")
+    assert "frozen:" in found.stdout
+    assert found.stderr == ""
+
+
+def test_inspect_as_json() -> None:
+    found = RUN.invoke(app, ["inspect", NET, *INPUT, "--json"])
+    value = json.loads(found.stdout)
+    assert value["whole"]["params"] == 140_562
+    assert value["whole"]["latency"]["median_ms"] > 0
+
+
+def test_prune_saves_what_loads(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    arguments = [NET, *INPUT, "--budget", "macs 50%", "-o", str(out), "--no-latency", "--json"]
+    found = RUN.invoke(app, ["prune", *arguments, "--weights", str(WEIGHTS), "--multiple", "8"])
+    assert found.exit_code == 0, found.stderr
+    value = json.loads(found.stdout)
+    assert value["after"]["macs"] <= value["before"]["macs"] / 2
+    assert all(site["kept"] % 8 == 0 for site in value["sites"].values())
+    assert "saved:" in found.stderr
+    model = load(out, into=DigitNet)
+    assert sum(p.numel() for p in model.parameters()) == value["after"]["params"]
+    assert model.eval()(torch.zeros(2, 1, 8, 8)).shape == (2, 10)
+
+
+def test_units_by_name(tmp_path: Path) -> None:
+    common = [NET, *INPUT, "--budget", "params 95%", "-o", str(tmp_path), "--no-latency"]
+    found = RUN.invoke(app, ["prune", *common, "--unit", "layer"])
+    assert found.exit_code == 0, found.stderr
+    assert "1 block" in found.stdout
+    found = RUN.invoke(app, ["prune", *common, "--unit", "chanel"])
+    assert found.exit_code == 1
+    assert "did you mean channel" in found.stderr
+    found = RUN.invoke(app, ["prune", *common, "--unit", "layer", "--multiple", "8"])
+    assert found.exit_code == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([NET, "--input", "x"], "is not an input"),
+        (["nothing:here", *INPUT], "there is no module nothing"),
+        ([NET, *INPUT, "--weights", "none.pt"], "there is no file"),
+        ([NET, "--input", "1,3,8,8"], "the model raised"),
+    ],
+)
+def test_errors_are_messages_on_stderr(arguments: list[str], message: str) -> None:
+    found = RUN.invoke(app, ["inspect", *arguments])
+    assert found.exit_code == 1
+    assert found.stdout == ""
+    assert found.stderr.startswith("error: ")
+    assert message in found.stderr
+    assert "Traceback" not in found.stderr
+
+
+def test_a_budget_that_makes_no_sense(tmp_path: Path) -> None:
+    found = RUN.invoke(app, ["prune", NET, *INPUT, "--budget", "mac 50%", "-o", str(tmp_path)])
+    assert found.exit_code == 1
+    assert "hint: did you mean macs?" in found.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_wrong_usage_is_status_2() -> None:
+    assert RUN.invoke(app, ["inspect", NET]).exit_code == 2
+    assert RUN.invoke(app, ["inspect", NET, *INPUT, "--what"]).exit_code == 2
+
+
+def test_version() -> None:
+    found = RUN.invoke(app, ["--version"])
+    assert found.exit_code == 0
+    assert found.stdout.count(".") == 2
+
+
+def test_as_a_module() -> None:
+    command = [sys.executable, "-m", "secateur", "inspect", NET, *INPUT, "--no-latency"]
+    found = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert found.returncode == 0, found.stderr
+    assert found.stdout.startswith("DigitNet")
