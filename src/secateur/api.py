@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-
 from functools import partial
 from time import perf_counter
 from typing import Any
@@ -78,7 +77,9 @@ def plan(
     return _decide(model, graph, unit, criterion, budget, allocate, scope, data, loss, seed)[0]
 
 
-def prune(model: nn.Module, example: Any = None, *, rewrite: bool = False, **arguments: Any) -> Result:
+def prune(
+    model: nn.Module, example: Any = None, *, rewrite: bool = False, **arguments: Any
+) -> Result:
     """Return a smaller copy of a model, verified and measured; the model itself stays untouched.
 
     Takes the arguments of `prune_`, but for `optimizer`. Memory: the model, plus the smaller copy.
@@ -98,7 +99,9 @@ def prune(model: nn.Module, example: Any = None, *, rewrite: bool = False, **arg
         True
     """
     if "optimizer" in arguments:
-        raise RecipeError("prune returns a copy, which no optimizer holds", hint="use sc.prune_ to cut in place")
+        raise RecipeError(
+            "prune returns a copy, which no optimizer holds", hint="use sc.prune_ to cut in place"
+        )
     call = _call(model, example, arguments.get("data"))
     copy = light_copy(model)
     copy = _rewrite(copy, call) if rewrite else copy
@@ -156,11 +159,15 @@ def prune_(
     for _ in range(_ATTEMPTS):
         graph = analyze(model, call, also_frozen=frozen)
         traced = perf_counter()
-        chosen, notes = _decide(model, graph, unit, criterion, budget, allocate, scope, data, loss, seed)
+        chosen, notes = _decide(
+            model, graph, unit, criterion, budget, allocate, scope, data, loss, seed
+        )
         planned = perf_counter()
         clock = _Clock(model, _original, call) if latency else None
         try:
-            _, verification = cut_verified(model, call, graph, chosen, optimizer=optimizer, keep=rollback)
+            _, verification = cut_verified(
+                model, call, graph, chosen, optimizer=optimizer, keep=rollback
+            )
             break
         except CutFailed as error:
             failure = error
@@ -188,7 +195,9 @@ def prune_(
     )
 
 
-def cut(model: nn.Module, plan: Plan, example: Any = None, *, optimizer: Optimizer | None = None) -> Verification:
+def cut(
+    model: nn.Module, plan: Plan, example: Any = None, *, optimizer: Optimizer | None = None
+) -> Verification:
     """Apply a plan in place; with an example the cut is verified, and undone if it is wrong.
 
     Raises:
@@ -207,7 +216,9 @@ def _call(model: nn.Module, example: Any, data: Iterable[Any] | None) -> Call:
     if example is not None:
         return as_call(model, example)
     if data is None:
-        raise InputError("there is neither an example nor data", hint="give example=one batch of inputs")
+        raise InputError(
+            "there is neither an example nor data", hint="give example=one batch of inputs"
+        )
     for batch in data:
         return as_call(model, list(batch) if isinstance(batch, tuple) else batch)
     raise InputError("the data loader is empty", hint="give at least one batch")
@@ -229,7 +240,11 @@ def _measured(amounts: Amounts, latency: Any = None, quality: float | None = Non
 
 
 def _removable(model: nn.Module, graph: Graph, cost: Cost) -> list[Any]:
-    return [site for unit in (Channel(), Head(), Layer()) for site in unit.sites(graph, Scope.of(None), model)]
+    return [
+        site
+        for unit in (Channel(), Head(), Layer())
+        for site in unit.sites(graph, Scope.of(None), model)
+    ]
 
 
 class _Clock:
@@ -237,7 +252,11 @@ class _Clock:
 
     def __init__(self, model: nn.Module, original: nn.Module | None, call: Call) -> None:
         self.model, self.original, self.call = model, original, call
-        self.first = None if original is not None else compare_latency({"model": partial(call.run, model)})["model"]
+        self.first = (
+            None
+            if original is not None
+            else compare_latency({"model": partial(call.run, model)})["model"]
+        )
 
     def read(self) -> tuple[Any, Any]:
         """(before, after)."""
@@ -246,5 +265,3 @@ class _Clock:
             return self.first, compare_latency({"model": after})["model"]
         both = compare_latency({"before": partial(self.call.run, self.original), "after": after})
         return both["before"], both["after"]
-
-

@@ -77,6 +77,7 @@ class _Case(nn.Module):
         self.op = op
         self.label = getattr(op, "__name__", None) or str(op)
         self.direct = isinstance(op, (torch._ops.OpOverload, torch._ops.OpOverloadPacket))
+        self.order: tuple[str, ...] = ()
         seen: dict[int, _Name] = {}
         self.args = [self._stored(value, str(k), seen) for k, value in enumerate(args)]
         self.kwargs = {key: self._stored(value, key, seen) for key, value in kwargs.items()}
@@ -94,6 +95,7 @@ class _Case(nn.Module):
         return value
 
     def _adopt(self, name: str, value: Tensor) -> None:
+        self.order += (name,)
         if value.is_floating_point() or value.is_complex():
             self.register_parameter(name, nn.Parameter(value, requires_grad=False))
         else:
@@ -148,7 +150,7 @@ def _check(case: _Case) -> str:
                 keeps[name] = np.zeros(graph.axes[name].n, dtype=np.bool_)
                 keeps[name][rng.permutation(len(keeps[name]))[: ratio * level]] = True
         _compare(case, graph, outputs, keeps, repeatable)
-    inputs = ", ".join(_line(layouts) for layouts in graph.layouts.values())
+    inputs = ", ".join(_line(graph.layouts[name]) for name in case.order)
     return f"{inputs} -> {', '.join('?' if out is None else _line(out) for out in outputs)}"
 
 
@@ -166,7 +168,7 @@ def _analyzed(case: _Case) -> tuple[Graph, Outputs, bool]:
     axes = [None if isinstance(trace.watched(t), Positions) else trace.axes(t) for t in results]
     for axis, reason in trace.pending.items():
         axis.freeze(reason)
-    everything = [trace.axes(tensor) for tensor in trace.tensors.values()]
+    everything = [trace.axes(trace.tensors[name]) for name in case.order]
     ordered = [leaf for dims in [*everything, *axes] for axis in dims or () for leaf in axis.leaves()]
     free = {leaf for leaf in ordered if leaf.frozen is None and leaf.size > 1}
     solution = solve(trace.equations.values(), slots.slots, free)

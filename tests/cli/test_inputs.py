@@ -37,7 +37,17 @@ def test_the_same_numbers_every_time() -> None:
 
 @pytest.mark.parametrize(
     "inputs",
-    [[], ["a"], ["1,"], ["1,-2"], ["0,3"], ["99999,99999"], ["x=1", "2"], ["x=1", "x=2"], ["x:int=1"]],
+    [
+        [],
+        ["a"],
+        ["1,"],
+        ["1,-2"],
+        ["0,3"],
+        ["99999,99999"],
+        ["x=1", "2"],
+        ["x=1", "x=2"],
+        ["x:int=1"],
+    ],
 )
 def test_wrong_inputs(inputs: list[str]) -> None:
     with pytest.raises(InputError):

@@ -8,7 +8,7 @@ from secateur.core.plan import Reason
 
 def test_latency_says_how_it_was_measured() -> None:
     latency = Latency(12.34, 0.5, 40, 2)
-    assert str(latency) == "12.3 ms (spread 0.5)"
+    assert str(latency) == "12.3 ms (spread 0.5 ms)"
     assert latency.conditions == "median of 40 runs, cpu, 2 threads"
     assert Latency(1, 0, 1, 8, "Some GPU", True).conditions == "median of 1 run, Some GPU, compiled"
 
@@ -31,7 +31,12 @@ def test_verification_lines() -> None:
 
 
 def test_reasons_are_grouped_and_counted() -> None:
-    reasons = [Reason("b", "", "x.py:1"), Reason("a"), Reason("b", "", "x.py:1"), Reason("b", "", "y")]
+    reasons = [
+        Reason("b", "", "x.py:1"),
+        Reason("a"),
+        Reason("b", "", "x.py:1"),
+        Reason("b", "", "y"),
+    ]
     groups = Frozen.group(reasons)
     assert groups == (Frozen("b", 3, ("x.py:1", "y")), Frozen("a", 1))
     assert Frozen.group([*groups, Reason("a", "", "z")])[1] == Frozen("a", 2, ("z",))
@@ -39,8 +44,8 @@ def test_reasons_are_grouped_and_counted() -> None:
 
 def test_long_lists_are_cut_short() -> None:
     many = [Frozen(f"reason {i}") for i in range(9)]
-    lines = frozen_lines(many, "axes")
+    lines = frozen_lines(many, "axis")
     assert lines[0].text == "frozen: 9 axes"
     assert lines[-1].text == "  and 3 more reasons"
     assert str(Frozen("r", 4, ("a", "b", "c", "d"))) == "4 x r (a, b, c, ...)"
-    assert frozen_lines((), "axes") == ()
+    assert frozen_lines((), "axis") == ()

@@ -8,7 +8,9 @@ from secateur.core.page import Line, Table, amount, change, plain, plural
 
 
 def test_columns_are_aligned_and_lines_not_padded() -> None:
-    table = Table(("name", "n", "where"), (("a", "1,000", "x"), ("long", "2", "")), frozenset({0, 2}))
+    table = Table(
+        ("name", "n", "where"), (("a", "1,000", "x"), ("long", "2", "")), frozenset({0, 2})
+    )
     assert plain([table]).splitlines() == ["name      n  where", "a     1,000  x", "long      2"]
 
 

@@ -40,7 +40,7 @@ def test_everything_that_matters_is_printed() -> None:
     assert lines[2].split() == ["parameters", "1,000", "400", "-60.0%"]
     assert lines[3].split() == ["MACs", "2.00", "M", "1.00", "M", "-50.0%"]
     assert lines[4].split() == ["bytes", "4.00", "kB", "1.60", "kB", "-60.0%"]
-    assert lines[5].endswith("10 ms (spread 0.1)  5 ms (spread 0.1)  -50.0%")
+    assert lines[5].endswith("10.0 ms (spread 0.1 ms)  5.00 ms (spread 0.1 ms)  -50.0%")
     assert lines[6].split() == ["quality", "0.91", "0.9", "-0.01"]
     assert lines[7] == (
         "latency: measured here, median of 50 runs, cpu, 2 threads; 2.00 times as fast"

@@ -12,13 +12,12 @@ from torch import nn
 from secateur.core.errors import RecipeError
 from secateur.measure import clock
 
-
-SEEN: set[tuple[bool, bool, int]] = set()
+calls_seen: set[tuple[bool, bool, int]] = set()
 
 
 @pytest.fixture(autouse=True)
 def _forget() -> None:
-    SEEN.clear()
+    calls_seen.clear()
 
 
 class Recorder(nn.Module):
@@ -30,7 +29,7 @@ class Recorder(nn.Module):
         self.dropout = nn.Dropout(0.5)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        SEEN.add((self.training, torch.is_grad_enabled(), torch.get_num_threads()))
+        calls_seen.add((self.training, torch.is_grad_enabled(), torch.get_num_threads()))
         torch.rand(3)
         return self.dropout(x * self.weight)
 
@@ -40,7 +39,7 @@ def test_a_model_is_timed_in_eval_mode_and_left_as_it_was() -> None:
     model.dropout.eval()
     random = torch.random.get_rng_state()
     found = clock.measure(model, torch.ones(2), repeats=3, min_time=0, threads=1)
-    assert SEEN == {(False, False, 1)}
+    assert calls_seen == {(False, False, 1)}
     assert model.training
     assert not model.dropout.training
     assert torch.equal(torch.random.get_rng_state(), random)
@@ -89,7 +88,7 @@ def test_models_in_partials_are_put_in_eval_mode() -> None:
     models = {"a": Recorder().train(), "b": Recorder().eval()}
     runs = {name: partial(model, torch.ones(2)) for name, model in models.items()}
     clock.compare(runs, repeats=1, min_time=0)
-    assert {(training, grad) for training, grad, _ in SEEN} == {(False, False)}
+    assert {(training, grad) for training, grad, _ in calls_seen} == {(False, False)}
     assert [model.training for model in models.values()] == [True, False]
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_model, save_file
+from safetensors.torch import load_file, load_model, save_file
 from torch import nn
 
 from secateur.core.errors import FileError, InputError
@@ -29,7 +29,7 @@ def test_shared_tensors_are_stored_once_and_come_back_under_both_names(tmp_path:
     write_tensors(state_of(model), path)
     weights = read_weights(path)
     assert weights.keys() == model.state_dict().keys()
-    assert path.stat().st_size < 700
+    assert load_file(path).keys() == weights.keys() - {"b.weight"}
     again = Tied()
     fit_weights(again, weights, path)
     assert torch.equal(again.b.weight, model.a.weight)
@@ -111,7 +111,9 @@ def test_mutated_files_raise_file_errors_only(tmp_path: Path, name: str) -> None
     for _ in range(500):
         at = draw.randrange(min(len(data), draw.choice([64, 512, len(data)])))
         flipped = bytes([data[at] ^ (1 << draw.randrange(8))])
-        new = draw.choice([data[:at], data[:at] + flipped + data[at + 1 :], data[:at] + data[at + 3 :]])
+        new = draw.choice(
+            [data[:at], data[:at] + flipped + data[at + 1 :], data[:at] + data[at + 3 :]]
+        )
         path.write_bytes(new)
         try:
             read_weights(path)

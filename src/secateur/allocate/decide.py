@@ -54,7 +54,8 @@ def _nothing(graph: Graph) -> RecipeError:
     reasons = Counter(str(axis.frozen) for axis in graph.axes.values() if axis.frozen is not None)
     shown = "".join(f"\n  {n} x {text}" for text, n in reasons.most_common(8))
     return RecipeError(
-        "there is nothing to prune with this unit and scope; what stays, and why:" + (shown or " nothing is free"),
+        "there is nothing to prune with this unit and scope; what stays, and why:"
+        + (shown or " nothing is free"),
         hint="widen the scope or add a unit; literal sizes in the code can be followed with rewrite=True",
     )
 

@@ -15,7 +15,12 @@ from secateur.core.tensors import named_tensors
 
 
 def replay(
-    model: nn.Module, plan: Plan, *, optimizer: Optimizer | None = None, keep: bool = True, check: bool = True
+    model: nn.Module,
+    plan: Plan,
+    *,
+    optimizer: Optimizer | None = None,
+    keep: bool = True,
+    check: bool = True,
 ) -> Edit:
     """Apply a plan in place, without verification; the returned edit can undo it.
 
@@ -74,7 +79,9 @@ def _cut_tensors(edit: Edit, model: nn.Module, plan: Plan, optimizer: Optimizer 
         if steps:
             _cut_state(edit, tensor, steps, optimizer)
             grad = tensor.grad if tensor.is_leaf else None
-            edit.data(tensor, _take(tensor.data, steps), None if grad is None else _take(grad, steps))
+            edit.data(
+                tensor, _take(tensor.data, steps), None if grad is None else _take(grad, steps)
+            )
 
 
 def _take(tensor: Tensor, steps: list[tuple[int, Tensor]]) -> Tensor:

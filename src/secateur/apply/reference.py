@@ -77,7 +77,9 @@ class _Restricted(TorchDispatchMode):
             self._cache[layout] = layout.keep(self.keeps)
         return bool(self._cache[layout].all())
 
-    def _restricted(self, func: Any, named: dict[str, Any], entries: list[tuple[str, str, int, Layout]]) -> Any:
+    def _restricted(
+        self, func: Any, named: dict[str, Any], entries: list[tuple[str, str, int, Layout]]
+    ) -> Any:
         norm = [entry for entry in entries if entry[0] in ("norm", "group_norm", "moments")]
         if norm:
             return _normalise(self, func, named, norm)
@@ -101,15 +103,26 @@ class _Restricted(TorchDispatchMode):
         return _like_full(func, original, out, places) if selected else out
 
 
-def _like_full(func: Any, original: dict[str, Any], out: Any, places: list[tuple[int, Tensor]]) -> Any:
+def _like_full(
+    func: Any, original: dict[str, Any], out: Any, places: list[tuple[int, Tensor]]
+) -> Any:
     """The restricted result in the shape and memory order of the unrestricted one.
 
     The order decides which kernel a later operation takes, and so whether the run can be followed.
     """
     full = _invoke(func, original)
     pairs = zip(full, out, strict=True) if isinstance(full, (tuple, list)) else [(full, out)]
-    done = [a.copy_(_expand(b, a.shape, places)) if isinstance(a, Tensor) and a.numel() else a for a, b in pairs]
-    return type(full)(done) if type(full) in (tuple, list) else tuple(done) if len(done) > 1 else done[0]
+    done = [
+        a.copy_(_expand(b, a.shape, places)) if isinstance(a, Tensor) and a.numel() else a
+        for a, b in pairs
+    ]
+    return (
+        type(full)(done)
+        if type(full) in (tuple, list)
+        else tuple(done)
+        if len(done) > 1
+        else done[0]
+    )
 
 
 def _invoke(func: Any, named: dict[str, Any]) -> Any:
@@ -164,11 +177,15 @@ def _normalise(
             for dim, index in places:
                 value = value.index_select(dim - start, index)
             affine[name] = value
-    out = _invoke(func, {**named, **affine, "input": small, "normalized_shape": list(small.shape[start:])})
+    out = _invoke(
+        func, {**named, **affine, "input": small, "normalized_shape": list(small.shape[start:])}
+    )
     return (_first_like_full(func, named, out[0], places), *out[1:])
 
 
-def _first_like_full(func: Any, named: dict[str, Any], out: Tensor, places: list[tuple[int, Tensor]]) -> Tensor:
+def _first_like_full(
+    func: Any, named: dict[str, Any], out: Tensor, places: list[tuple[int, Tensor]]
+) -> Tensor:
     full: Tensor = _invoke(func, named)[0]
     return full.copy_(_expand(out, full.shape, places))
 

@@ -17,15 +17,20 @@ from secateur.apply.edit import Edit
 from secateur.apply.mask import zero
 from secateur.apply.modules import Skip
 from secateur.apply.reference import Diverged, run_reference
-from secateur.apply.verify import Comparison, compare, double_copy, in_double, mismatch, run_detached
+from secateur.apply.verify import (
+    Comparison,
+    compare,
+    double_copy,
+    in_double,
+    mismatch,
+    run_detached,
+)
 from secateur.core.batches import Call, tensors_in, untouched
 from secateur.core.errors import InputError, VerificationError
 from secateur.core.plan import Plan, Reason
 from secateur.core.result import Verification
 from secateur.graph.graph import Graph, Replay
 from secateur.graph.sizes import short_path
-
-
 
 
 class CutFailed(VerificationError):
@@ -79,7 +84,9 @@ def cut_verified(
     if not result.ok:
         edit.undo()
         failure = mismatch(plan, result)
-        raise CutFailed(failure, Reason("its cut failed verification: " + failure.message.split(": ", 1)[1]))
+        raise CutFailed(
+            failure, Reason("its cut failed verification: " + failure.message.split(": ", 1)[1])
+        )
     difference = compare(zeroed, outputs).difference if zeroed is not None else None
     note = "" if difference is None else (
         "normalisations run over cut axes, so zeroing alone would not give the same network: "
@@ -98,7 +105,9 @@ def _reference(model: nn.Module, call: Call, graph: Graph, plan: Plan) -> tuple[
         return outputs, "masked original"
     except Diverged:
         edit.undo()
-        return _zeroed(model, call, plan), "original with zeroed weights (its control flow depends on the data)"
+        return _zeroed(
+            model, call, plan
+        ), "original with zeroed weights (its control flow depends on the data)"
     finally:
         edit.undo()
 
@@ -132,7 +141,11 @@ def _without(replay: Replay, blocks: Iterable[str]) -> Replay:
     ]
     return Replay(
         tuple(replay.ops[index] for index in kept),
-        {new: replay.restrictions[old] for new, old in enumerate(kept) if old in replay.restrictions},
+        {
+            new: replay.restrictions[old]
+            for new, old in enumerate(kept)
+            if old in replay.restrictions
+        },
     )
 
 
@@ -160,7 +173,11 @@ def _crash(error: Exception) -> VerificationError:
 
 
 def _reason(error: Exception) -> Reason:
-    return Reason(f"after a cut the code raises {type(error).__name__}: {_first_line(error)}", "", _line(error))
+    return Reason(
+        f"after a cut the code raises {type(error).__name__}: {_first_line(error)}",
+        "",
+        _line(error),
+    )
 
 
 def _first_line(error: Exception) -> str:
@@ -171,7 +188,11 @@ def _line(error: Exception) -> str:
     """file:line of the innermost frame that is neither torch's nor ours."""
     own = torch.__file__.rsplit("/", 1)[0]
     here = __file__.rsplit("/", 2)[0]
-    frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith((own, here))]
+    frames = [
+        f
+        for f in traceback.extract_tb(error.__traceback__)
+        if not f.filename.startswith((own, here))
+    ]
     return f"{short_path(frames[-1].filename)}:{frames[-1].lineno}" if frames else ""
 
 

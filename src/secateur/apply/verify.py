@@ -46,7 +46,9 @@ def compare(reference: Any, candidate: Any) -> Comparison:
     worst, tolerance = 0.0, min((TOLERANCE.get(t.dtype, 2e-4) for t in ours), default=2e-4)
     for a, b in zip(ours, theirs, strict=True):
         if a.shape != b.shape:
-            return Comparison(float("inf"), tolerance, f"shapes {tuple(a.shape)} and {tuple(b.shape)}")
+            return Comparison(
+                float("inf"), tolerance, f"shapes {tuple(a.shape)} and {tuple(b.shape)}"
+            )
         if a.numel() == 0:
             continue
         if not (a.is_floating_point() or a.is_complex()):
@@ -59,7 +61,9 @@ def compare(reference: Any, candidate: Any) -> Comparison:
 
 def _difference(a: Tensor, b: Tensor) -> float:
     finite = torch.isfinite(a)
-    if not torch.equal(finite, torch.isfinite(b)) or not torch.equal(torch.isnan(a), torch.isnan(b)):
+    if not torch.equal(finite, torch.isfinite(b)) or not torch.equal(
+        torch.isnan(a), torch.isnan(b)
+    ):
         return float("inf")
     if not bool(finite.any()):
         return 0.0
@@ -94,7 +98,10 @@ def double_copy(model: nn.Module) -> nn.Module | None:
 
 def mismatch(plan: Plan, comparison: Comparison) -> VerificationError:
     """The error for a failed verification."""
-    what = comparison.note or f"relative difference {comparison.difference:.2g} > {comparison.tolerance:.2g}"
+    what = (
+        comparison.note
+        or f"relative difference {comparison.difference:.2g} > {comparison.tolerance:.2g}"
+    )
     return VerificationError(
         f"the cut model disagrees with the masked original on the example: {what}; the model was restored",
         hint="exclude the part that fails with scope=sc.skip(...), and please report it with the model",

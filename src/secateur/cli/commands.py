@@ -67,15 +67,22 @@ def _reported(command: Callable[_P, _R]) -> Callable[_P, _R]:
     return run
 
 
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(installed_version("secateur"))
+        raise typer.Exit
+
+
 @app.callback()
 def _main(
     version: Annotated[
-        bool, typer.Option("--version", help="Print the version and leave.", is_eager=True)
+        bool,
+        typer.Option(
+            "--version", help="Print the version and leave.", is_eager=True, callback=_version
+        ),
     ] = False,
 ) -> None:
-    if version:
-        typer.echo(installed_version("secateur"))
-        raise typer.Exit
+    pass
 
 
 @app.command()

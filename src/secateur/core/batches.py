@@ -60,7 +60,11 @@ def as_call(model: nn.Module, example: Any) -> Call:
             raise InputError("the example is an empty list", hint="give one batch of inputs")
         first = example[0]
         many = [t for t in example if isinstance(t, Tensor)]
-        images = len(many) == len(example) and len({t.shape for t in many}) > 1 and all(t.dim() == 3 for t in many)
+        images = (
+            len(many) == len(example)
+            and len({t.shape for t in many}) > 1
+            and all(t.dim() == 3 for t in many)
+        )
         call = Call((example,), {}) if images else as_call(model, first)
     else:
         raise InputError(
@@ -80,7 +84,9 @@ def _forward_part(model: nn.Module, example: Mapping[str, Any]) -> dict[str, Any
 def _positional(model: nn.Module, example: tuple[Any, ...]) -> tuple[Any, ...]:
     """A tuple is the positional arguments; a batch (inputs, labels) for a one-argument forward is cut."""
     if not example:
-        raise InputError("the example is an empty tuple", hint="give the inputs of one forward call")
+        raise InputError(
+            "the example is an empty tuple", hint="give the inputs of one forward call"
+        )
     try:
         parameters = list(inspect.signature(model.forward).parameters.values())
     except (TypeError, ValueError):
@@ -129,7 +135,11 @@ def untouched(model: nn.Module) -> Iterator[None]:
     states = [_ModuleState(module) for module in model.modules()]
     buffers = [(buffer, buffer.detach().clone(), _version(buffer)) for buffer in model.buffers()]
     rng = torch.random.get_rng_state()
-    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() and torch.cuda.is_initialized() else None
+    cuda = (
+        torch.cuda.get_rng_state_all()
+        if torch.cuda.is_available() and torch.cuda.is_initialized()
+        else None
+    )
     try:
         for state in states:
             state.module.training = False
@@ -155,12 +165,15 @@ class _ModuleState:
         self.contents = [
             (value, copy.copy(value))
             for key, value in self.fields.items()
-            if type(value) in (dict, list, set, OrderedDict) and key not in ("_parameters", "_modules")
+            if type(value) in (dict, list, set, OrderedDict)
+            and key not in ("_parameters", "_modules")
         ]
 
     def restore(self) -> None:
         fields = self.module.__dict__
-        if fields.keys() != self.fields.keys() or any(fields[k] is not v for k, v in self.fields.items()):
+        if fields.keys() != self.fields.keys() or any(
+            fields[k] is not v for k, v in self.fields.items()
+        ):
             fields.clear()
             fields.update(self.fields)
         for container, old in self.contents:

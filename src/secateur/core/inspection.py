@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from math import prod
 from typing import Any, Protocol
@@ -129,7 +129,7 @@ class Inspection:
             items.append(Line("nothing can be removed", "warn"))
         if len(self.biggest) > 1:
             items.append(Table(("biggest sites", "indices", "parameters"), self._biggest_rows()))
-        items += frozen_lines(self.frozen, "axis" if _total(self.frozen) == 1 else "axes")
+        items += frozen_lines(self.frozen, "axis")
         items += [Line(f"note: {note}", "warn") for note in self.notes]
         return tuple(items)
 
@@ -145,10 +145,6 @@ class Inspection:
         return tuple(
             (place.name, plural(place.n, place.what), f"{place.params:,}") for place in self.biggest
         )
-
-
-def _total(frozen: Iterable[Frozen]) -> int:
-    return sum(group.count for group in frozen)
 
 
 def _parameter_sizes(graph: Structure) -> dict[str, int]:

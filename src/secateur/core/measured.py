@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from secateur.core.page import Line, amount, plural
+from secateur.core.page import Line, amount, milliseconds, plural
 from secateur.core.plan import Reason
 
 
@@ -26,8 +26,8 @@ class Latency:
     compiled: bool = False
 
     def __str__(self) -> str:
-        """For example "4.21 ms (spread 0.08)"."""
-        return f"{self.median_ms:.3g} ms (spread {self.spread_ms:.2g})"
+        """For example "4.21 ms (spread 0.081 ms)"."""
+        return f"{milliseconds(self.median_ms)} (spread {milliseconds(self.spread_ms)})"
 
     @property
     def error_ms(self) -> float:

@@ -86,12 +86,26 @@ def change(before: float, after: float) -> str:
     return "" if before == 0 else f"{(after - before) / before:+.1%}"
 
 
+def milliseconds(value: float) -> str:
+    """Milliseconds with three digits that count.
+
+    Example:
+        >>> milliseconds(0.01234), milliseconds(4.5678), milliseconds(1234.5)
+        ('0.0123 ms', '4.57 ms', '1,234 ms')
+    """
+    if value < 1:
+        return f"{value:.3g} ms"
+    return f"{value:,.{2 if value < 10 else 1 if value < 100 else 0}f} ms"
+
+
 def plural(n: int, word: str) -> str:
     """A count and its word, given in either number; a width is never many.
 
     Example:
-        >>> plural(1, "site"), plural(3, "site"), plural(1, "filters"), plural(64, "residual width")
-        ('1 site', '3 sites', '1 filter', '64 residual width')
+        >>> plural(1, "site"), plural(1, "filters"), plural(64, "residual width"), plural(2, "axis")
+        ('1 site', '1 filter', '64 residual width', '2 axes')
     """
+    if word == "axis":
+        return f"{n:,} {'axis' if n == 1 else 'axes'}"
     one = word.removesuffix("s")
     return f"{n:,} {one}" if n == 1 or one.endswith("width") else f"{n:,} {one}s"

@@ -130,7 +130,9 @@ class Plan:
 def fingerprint(model: nn.Module) -> str:
     """SHA-256 over names, shapes and dtypes of all parameters and buffers (not their values)."""
     digest = hashlib.sha256()
-    for name, tensor in sorted({**dict(model.named_parameters()), **dict(model.named_buffers())}.items()):
+    for name, tensor in sorted(
+        {**dict(model.named_parameters()), **dict(model.named_buffers())}.items()
+    ):
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
     return digest.hexdigest()
 

@@ -175,7 +175,11 @@ class _Builder:
             name: tuple(self.layout(axis) for axis in trace.axes(tensor))
             for name, tensor in trace.tensors.items()
         }
-        roles = {(name, d): self.role(name, d) for name, dims in layouts.items() for d in range(len(dims))}
+        roles = {
+            (name, d): self.role(name, d)
+            for name, dims in layouts.items()
+            for d in range(len(dims))
+        }
         described = describe(trace, self.names, roles)
         attributes = [
             Attribute(slot.module, slot.path, slot.value, layout)

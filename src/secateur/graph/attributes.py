@@ -21,8 +21,22 @@ from torch import nn
 from secateur.core.paths import rebuilt
 from secateur.graph.sizes import TracedInt
 
-_INTERNAL = frozenset(nn.Module().__dict__) | {"_flat_weights", "_flat_weights_names", "_all_weights"}
-_OPAQUE = (nn.Module, torch.Tensor, types.ModuleType, types.FunctionType, type, str, bytes, float, Enum)
+_INTERNAL = frozenset(nn.Module().__dict__) | {
+    "_flat_weights",
+    "_flat_weights_names",
+    "_all_weights",
+}
+_OPAQUE = (
+    nn.Module,
+    torch.Tensor,
+    types.ModuleType,
+    types.FunctionType,
+    type,
+    str,
+    bytes,
+    float,
+    Enum,
+)
 _LIBRARIES = frozenset(sys.stdlib_module_names - {"types", "argparse", "__main__"}) | {
     "torch", "numpy", "lightning", "pytorch_lightning", "accelerate", "tokenizers", "secateur",
 }  # fmt: skip
@@ -55,14 +69,23 @@ class AttributeTracer:
             yield
         finally:
             for container, key, new, old in reversed(self._undo):
-                if container.get(key) is new if isinstance(container, dict) else container[key] is new:
+                if (
+                    container.get(key) is new
+                    if isinstance(container, dict)
+                    else container[key] is new
+                ):
                     container[key] = old
             for module in model.modules():
                 _clean(module.__dict__, 0)
             self._seen.clear()
 
     def _fields(
-        self, fields: dict[Any, Any], module: str, path: str, depth: int, skip: frozenset[str] = frozenset()
+        self,
+        fields: dict[Any, Any],
+        module: str,
+        path: str,
+        depth: int,
+        skip: frozenset[str] = frozenset(),
     ) -> None:
         if id(fields) in self._seen or depth > _DEPTH:
             return
@@ -89,7 +112,10 @@ class AttributeTracer:
         if isinstance(value, tuple) and depth < _DEPTH:
             if not any(type(item) in (int, tuple, list) for item in value):
                 return value
-            return rebuilt(value, [self._convert(v, module, f"{path}.{i}", depth + 1) for i, v in enumerate(value)])
+            return rebuilt(
+                value,
+                [self._convert(v, module, f"{path}.{i}", depth + 1) for i, v in enumerate(value)],
+            )
         if type(value) is list and depth < _DEPTH and id(value) not in self._seen:
             self._seen[id(value)] = value
             for index in range(len(value)):

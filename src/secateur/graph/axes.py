@@ -179,7 +179,11 @@ def _unify_products(a: Axis, b: Axis) -> None:
             unify(x, y)
             continue
         big, small, rest = (x, y, left) if x.size > y.size else (y, x, right)
-        factors = factor(big, [small.size, big.size // small.size]) if big.size % small.size == 0 else None
+        factors = (
+            factor(big, [small.size, big.size // small.size])
+            if big.size % small.size == 0
+            else None
+        )
         if factors is None:
             _incompatible(a, b, "products with different factors")
             return
@@ -313,7 +317,10 @@ def _factor_concat(axis: Axis, sizes: Sequence[int]) -> list[Axis] | None:
         folded = _split_concat(axis, [inner] * outer)
         if folded is None:
             return None
-        rows, inners = fixed(outer, Reason("a concatenation seen as a stack of equal parts")), folded
+        rows, inners = (
+            fixed(outer, Reason("a concatenation seen as a stack of equal parts")),
+            folded,
+        )
     for other in inners[1:]:
         unify(inners[0], other)
     rest = factor(inners[0], sizes[position + 1 :]) if len(sizes) > position + 1 else []

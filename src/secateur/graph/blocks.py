@@ -7,8 +7,8 @@ from collections.abc import Iterable
 
 from torch import nn
 
+from secateur.graph.flow import Flow
 from secateur.graph.graph import Block
-from secateur.graph.trace import Flow
 
 
 def residual_blocks(model: nn.Module, flow: Flow) -> list[Block]:

@@ -55,7 +55,9 @@ class Replay:
     """
 
     ops: tuple[tuple[str, str], ...] = ()
-    restrictions: Mapping[int, tuple[tuple[str, str, int, Layout], ...]] = field(default_factory=dict)
+    restrictions: Mapping[int, tuple[tuple[str, str, int, Layout], ...]] = field(
+        default_factory=dict
+    )
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from secateur.graph.axes import Axis, fixed, unify
 if TYPE_CHECKING:
     from secateur.graph.trace import Trace
 
+
 class _Aten:
     """`torch.ops.aten`, with None for what this version of torch does not have."""
 
@@ -58,7 +59,13 @@ class Op:
     """One executed operation: `args` by schema name, `out` the result, and the verbs for rules."""
 
     def __init__(
-        self, trace: Trace, func: Any, args: Sequence[Any], kwargs: dict[str, Any], out: Any, index: int
+        self,
+        trace: Trace,
+        func: Any,
+        args: Sequence[Any],
+        kwargs: dict[str, Any],
+        out: Any,
+        index: int,
     ) -> None:
         self.trace = trace
         self.func = func
@@ -128,7 +135,9 @@ class Op:
             self.trace.pending[axis] = self.reason(text)
         return axis
 
-    def contract(self, tensor: Tensor, dim: int, weight: Tensor | None = None, weight_dim: int = 0) -> None:
+    def contract(
+        self, tensor: Tensor, dim: int, weight: Tensor | None = None, weight_dim: int = 0
+    ) -> None:
         """Say that `tensor`'s dimension is multiplied with something and summed away."""
         self.trace.contract(self.index, tensor, dim, self.args)
         for operand, d in ((tensor, dim), (weight, weight_dim)):

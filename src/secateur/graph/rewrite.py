@@ -54,7 +54,11 @@ def _export(model: nn.Module, call: Call) -> fx.GraphModule:
     for shapes in ((*dynamic[0], *dynamic[1].values()), None):
         try:
             program = torch.export.export(
-                model, call.args, kwargs, dynamic_shapes=shapes if not kwargs else None, strict=False
+                model,
+                call.args,
+                kwargs,
+                dynamic_shapes=shapes if not kwargs else None,
+                strict=False,
             )
             return _module(program)
         except Exception as failure:

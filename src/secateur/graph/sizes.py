@@ -19,8 +19,6 @@ from typing import Any
 
 import torch
 
-from secateur.graph.axes import Axis
-
 Expr = Any  # int | ("attr", key) | ("count", Axis) | (operator name, Expr, ...)
 
 OPERATORS: dict[str, Callable[..., Any]] = {
@@ -108,7 +106,9 @@ def _comparison(name: str, base: str, swap: bool, negate: bool) -> Callable[[Any
             if base == "eq" and outcome:
                 _recorder[0].equate(left, right, "compared in the model's code")
             else:
-                _recorder[0].equate((base, left, right), int(outcome), "compared in the model's code")
+                _recorder[0].equate(
+                    (base, left, right), int(outcome), "compared in the model's code"
+                )
         return value
 
     return run

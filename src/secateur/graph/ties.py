@@ -38,7 +38,9 @@ class Solution:
 
 
 class _System:
-    def __init__(self, equations: Iterable[Equation], slots: Mapping[int, Slot], leaves: set[Axis]) -> None:
+    def __init__(
+        self, equations: Iterable[Equation], slots: Mapping[int, Slot], leaves: set[Axis]
+    ) -> None:
         self.slots = slots
         self.leaves = leaves
         self.equations = list(equations)
@@ -68,7 +70,11 @@ class _System:
             return self.count(expr[1], counts)
         if expr[0] == "attr":
             slot, driver = self.slots[expr[1]], self.drivers.get(expr[1])
-            return slot.value if driver is None else slot.value * self.count(driver, counts) // driver.size
+            return (
+                slot.value
+                if driver is None
+                else slot.value * self.count(driver, counts) // driver.size
+            )
         return OPERATORS[expr[0]](*[self.value(part, counts) for part in expr[1:]])
 
     def holds(self, equation: Equation, counts: Counts, width: int) -> Any:
@@ -93,7 +99,10 @@ class _System:
         """Let every attribute that sizes a free axis follow that axis."""
         for bare in (True, False):
             for equation in self.equations:
-                for side, other in ((equation.left, equation.right), (equation.right, equation.left)):
+                for side, other in (
+                    (equation.left, equation.right),
+                    (equation.right, equation.left),
+                ):
                     self._drive(side, other, bare)
 
     def _drive(self, side: Expr, other: Expr, bare: bool) -> None:
@@ -139,7 +148,7 @@ def solve(equations: Iterable[Equation], slots: Mapping[int, Slot], leaves: set[
             if ratios:
                 solution.ties.append((ratios, levels))
                 first = next(iter(ratios))
-                solution.stand_ins.update({leaf: first for leaf in members - owned})
+                solution.stand_ins.update(dict.fromkeys(members - owned, first))
             continue
         for leaf, reason in _fix(system, members, rules):
             leaf.freeze(reason)
@@ -214,7 +223,9 @@ def _fix(system: _System, members: set[Axis], rules: list[Equation]) -> list[tup
     touched = {id(rule): system.leaves_of(rule) & members for rule in failing}
     rule = min(failing, key=lambda rule: len(touched[id(rule)]))
     reason = Reason(_describe(system, rule), rule.what, rule.where)
-    leaves = sorted(touched[id(rule)], key=lambda leaf: ("batched" in leaf.marks, leaf.size, leaf.id))
+    leaves = sorted(
+        touched[id(rule)], key=lambda leaf: ("batched" in leaf.marks, leaf.size, leaf.id)
+    )
     if len(leaves) > 2:  # one leaf may be enough: width // heads == dim holds while dim stays
         for leaf in leaves:
             if len(_levels(system, set(leaves) - {leaf}, [rule])) > 1:

@@ -21,6 +21,7 @@ from secateur.core.plan import Reason
 from secateur.core.tensors import named_tensors
 from secateur.graph import functions, sizes
 from secateur.graph.axes import Axis, fixed
+from secateur.graph.flow import Flow
 from secateur.graph.op import RULES, Op
 from secateur.graph.rules import CONSTANT, pointwise
 from secateur.graph.sizes import Equation, Expr, TracedInt, call_site
@@ -117,7 +118,9 @@ class Trace:
         """Demand `left == right` after every cut."""
         if left == right or (left, right) in self.equations:
             return
-        if not any(kind == "attr" or axis.free for e in (left, right) for kind, axis in sizes.atoms(e)):
+        if not any(
+            kind == "attr" or axis.free for e in (left, right) for kind, axis in sizes.atoms(e)
+        ):
             return
         self.equations[left, right] = Equation(left, right, what, call_site())
 
@@ -229,44 +232,6 @@ class Trace:
         self._origin[out] = (name, dims)
 
 
-class Flow:
-    """Which tensors are sums of which: enough to find residual blocks (`blocks.py`)."""
-
-    _SUMS = {_aten.add, _aten.add_}
-    _SAME = {_aten.clone, _aten.alias, _aten.detach, _aten.contiguous, _aten._to_copy, _aten.dropout}
-    _RELU = {_aten.relu, _aten.relu_}
-
-    def __init__(self) -> None:
-        self._ids = WeakTensorKeyDictionary()
-        self.parents: dict[int, tuple[str, tuple[int, ...]]] = {}
-        self.calls: list[tuple[str, int, int, bool]] = []  # module, input, output, in a tuple
-        self._next = 0
-
-    def id(self, tensor: Tensor, *, new: bool = False) -> int:
-        """A number for the current value of a tensor (in-place operations make a new one)."""
-        found: int | None = self._ids.get(tensor)
-        if found is None or new:
-            self._next += 1
-            found = self._ids[tensor] = self._next
-        return found
-
-    def record(self, packet: Any, op: Op) -> None:
-        """Note a sum, a copy or a relu; anything else makes a new value."""
-        out = op.out
-        if not isinstance(out, Tensor):
-            return
-        kind = (
-            "sum" if packet in self._SUMS else
-            "same" if packet in self._SAME else
-            "relu" if packet in self._RELU else ""
-        )  # fmt: skip
-        parents = tuple(self.id(t) for t in op.inputs if t.shape == out.shape) if kind else ()
-        inplace = str(packet).endswith("_")
-        number = self.id(out, new=inplace)
-        if parents and number not in parents:
-            self.parents[number] = (kind, parents)
-
-
 class _Dispatch(TorchDispatchMode):
     def __init__(self, trace: Trace) -> None:
         super().__init__()
@@ -332,7 +297,9 @@ def recording(trace: Trace) -> Iterator[None]:
         trace.modules.append(name)
         trace.recurrent = isinstance(module, nn.RNNBase)
         first = next((t for t in tree_leaves(args) if isinstance(t, Tensor)), None)
-        trace.scratch.setdefault("inputs", []).append(None if first is None else trace.flow.id(first))
+        trace.scratch.setdefault("inputs", []).append(
+            None if first is None else trace.flow.id(first)
+        )
 
     def leave(module: nn.Module, args: Any, out: Any) -> None:
         name = trace.modules.pop()

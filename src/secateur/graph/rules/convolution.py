@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-import torch
-
-from secateur.graph.axes import Axis, factor, product
 from secateur.core.plan import Reason
+from secateur.graph.axes import Axis, factor, product
 from secateur.graph.op import GEOMETRY, Op, aten, rule
 
 
 @rule(aten.convolution, aten._convolution, aten.convolution_overrideable, aten.mkldnn_convolution)
 def convolution(op: Op) -> None:
     """Channels in are groups x channels per group; space and kernel never shrink."""
-    x, weight, bias, groups = op.args["input"], op.args["weight"], op.get("bias"), op.get("groups", 1)
+    x, weight, bias, groups = (
+        op.args.get("input", op.args.get("self")),
+        op.args["weight"],
+        op.get("bias"),
+        op.get("groups", 1),
+    )
     a, w = op.axes(x), op.axes(weight)
     for axis in w[2:]:
         axis.freeze(Reason("the kernel of a convolution", GEOMETRY))
@@ -45,7 +48,9 @@ def _forward(op: Op, channels_in: Axis, w: list[Axis], groups: int) -> Axis:
     if per_in == 1:
         pair = factor(w[0], [groups, per_out]) if per_out > 1 else [w[0]]
         if pair is None:
-            raise ValueError("the output channels of a depthwise convolution do not line up with groups")
+            raise ValueError(
+                "the output channels of a depthwise convolution do not line up with groups"
+            )
         op.unify(pair[0], channels_in)
         op.trace.scratch["groups"] = channels_in
         return w[0]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import torch
-
 from secateur.graph.axes import Axis
 from secateur.graph.op import Op, aten, rule
 
@@ -23,7 +21,7 @@ def like(op: Op) -> None:
 
 @rule(aten.zeros, aten.ones, aten.empty, aten.full, aten.rand, aten.randn, aten.new_zeros, aten.new_ones,
       aten.new_empty, aten.new_full, aten.empty_strided, aten.new_empty_strided, aten.randint,
-      aten.scalar_tensor, aten.empty_permuted)  # fmt: skip
+      aten.scalar_tensor, aten._efficientzerotensor, aten.empty_permuted)  # fmt: skip
 def sized(op: Op) -> None:
     """A new tensor: its sizes are the user's (see functions.py), or nobody's."""
     axes = [Axis(size) for size in op.out.shape]

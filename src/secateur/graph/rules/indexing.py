@@ -22,6 +22,7 @@ def embedding_bag(op: Op) -> None:
     """Sums of rows of a table."""
     rows, columns = op.axes(op.args["weight"])
     op.freeze(rows, "rows are looked up by their number")
+    _whole(op, *op.inputs[1:])
     for position, tensor in enumerate(op.out):
         named = [op.spatial(n) for n in tensor.shape]
         if position == 0:
@@ -29,7 +30,9 @@ def embedding_bag(op: Op) -> None:
         op.give(tensor, named)
 
 
-def _layout(op: Op, tensor: Tensor, indices: list[Tensor | None]) -> tuple[list[int], list[int], int]:
+def _layout(
+    op: Op, tensor: Tensor, indices: list[Tensor | None]
+) -> tuple[list[int], list[int], int]:
     """Indexed dimensions of the tensor, the others, and where the looked-up dimensions go."""
     indexed: list[int] = []
     starts: list[int] = []
@@ -88,6 +91,7 @@ def index_put(op: Op) -> None:
     indexed, rest, place = _layout(op, tensor, op.args["indices"])
     for d in indexed:
         op.freeze(axes[d], "its indices are written by their number")
+    _whole(op, *[index for index in op.args["indices"] if index is not None])
     before = [d for d in rest if d < place]
     after = [d for d in rest if d >= place]
     given = op.axes(values)
@@ -98,7 +102,17 @@ def index_put(op: Op) -> None:
         for d, axis in zip(before, given, strict=False):
             if axis.size == axes[d].size:
                 op.unify(axes[d], axis)
+    looked_up = given[len(before) : len(given) - len(after)] if len(given) >= len(rest) else given
+    for axis in looked_up:
+        op.freeze(axis, "it is written by position")
     op.give(op.out, axes)
+
+
+def _whole(op: Op, *tensors: Tensor) -> None:
+    """Positions are written: every one of these must stay."""
+    for tensor in tensors:
+        for axis in op.axes(tensor):
+            op.freeze(axis, f"{op.func._opname} writes by position")
 
 
 @rule(aten.index_select)
@@ -112,14 +126,17 @@ def index_select(op: Op) -> None:
     op.give(op.out, axes)
 
 
-def _aligned(op: Op, a: list[Axis], b: list[Axis], d: int) -> None:
+def _aligned(op: Op, a: list[Axis], b: list[Axis], d: int, *, written: bool) -> None:
     for i, (x, y) in enumerate(zip(a, b, strict=True)):
         if i == d:
             op.freeze(x, "its indices are looked up by their number")
+            if written:
+                op.freeze(y, "it is written by position")
         elif x.size == y.size:
             op.unify(x, y)
         else:
             op.freeze(x, "a part of it is looked up")
+            op.freeze(y, "a part of another axis is looked up by it")
 
 
 @rule(aten.gather)
@@ -128,11 +145,18 @@ def gather(op: Op) -> None:
     index_axes = op.axes(op.args["index"])
     d = normal_dim(op.args["dim"], len(index_axes))
     if op.args["self"].dim() == len(index_axes):
-        _aligned(op, op.axes(op.args["self"]), index_axes, d)
+        _aligned(op, op.axes(op.args["self"]), index_axes, d, written=False)
     op.give(op.out, index_axes)
 
 
-@rule(aten.scatter, aten.scatter_, aten.scatter_add, aten.scatter_add_, aten.scatter_reduce, aten.scatter_reduce_)
+@rule(
+    aten.scatter,
+    aten.scatter_,
+    aten.scatter_add,
+    aten.scatter_add_,
+    aten.scatter_reduce,
+    aten.scatter_reduce_,
+)
 def scatter(op: Op) -> None:
     """The reverse of gather."""
     axes = op.axes(op.args["self"])
@@ -140,7 +164,7 @@ def scatter(op: Op) -> None:
     for name in ("index", "src"):
         other = op.args.get(name)
         if isinstance(other, Tensor) and other.dim() == len(axes):
-            _aligned(op, axes, op.axes(other), d)
+            _aligned(op, axes, op.axes(other), d, written=True)
     op.give(op.out, axes)
 
 
@@ -149,21 +173,27 @@ def index_add(op: Op) -> None:
     """Whole slices written along one dimension."""
     axes = op.axes(op.args["self"])
     d = normal_dim(op.args["dim"], len(axes))
-    _aligned(op, axes, op.axes(op.args["source"]), d)
+    _aligned(op, axes, op.axes(op.args["source"]), d, written=True)
+    _whole(op, op.args["index"])
     op.give(op.out, axes)
 
 
-@rule(aten.index_fill, aten.index_fill_, aten.masked_scatter, aten.masked_scatter_, aten.select_scatter,
-      aten.slice_scatter)  # fmt: skip
-def written(op: Op) -> None:
-    """Positions are written by their number: nothing along them may move."""
+@rule(aten.index_fill, aten.index_fill_)
+def index_fill(op: Op) -> None:
+    """Whole slices overwritten along one dimension."""
     axes = op.axes(op.args["self"])
-    if "dim" in op.args:
-        op.freeze(axes[normal_dim(op.args["dim"], len(axes))], "its indices are written by their number")
-    else:
-        for axis in axes:
-            op.freeze(axis, "its elements are written by position")
+    op.freeze(
+        axes[normal_dim(op.args["dim"], len(axes))], "its indices are written by their number"
+    )
+    _whole(op, op.args["index"])
     op.give(op.out, axes)
+
+
+@rule(aten.masked_scatter, aten.masked_scatter_, aten.select_scatter, aten.slice_scatter)
+def written(op: Op) -> None:
+    """Elements are written by their positions: nothing may move."""
+    _whole(op, *op.inputs)
+    op.give(op.out, op.axes(op.args["self"]))
 
 
 @rule(aten._pack_padded_sequence)
@@ -172,6 +202,7 @@ def pack(op: Op) -> None:
     axes = op.axes(op.args["input"])
     for axis in axes[:2]:
         op.freeze(axis, "time and batch are packed")
+    _whole(op, *op.inputs[1:])
     op.give(op.out[0], [op.spatial(op.out[0].shape[0]), *axes[2:]])
     op.give(op.out[1], [op.spatial(op.out[1].shape[0])])
 
@@ -180,11 +211,19 @@ def pack(op: Op) -> None:
 def unpack(op: Op) -> None:
     """The reverse."""
     axes = op.axes(op.args["data"])
+    _whole(op, *op.inputs[1:])
     op.give(op.out[0], [*[op.spatial(n) for n in op.out[0].shape[:2]], *axes[1:]])
     op.give(op.out[1], [op.spatial(n) for n in op.out[1].shape])
 
 
-@rule(aten.nonzero, aten.masked_select, aten.histc, aten.bincount, aten.unique_consecutive, aten._unique2)
+@rule(
+    aten.nonzero,
+    aten.masked_select,
+    aten.histc,
+    aten.bincount,
+    aten.unique_consecutive,
+    aten._unique2,
+)
 def listed(op: Op) -> None:
     """Elements are listed or counted by their positions: everything stays."""
     for tensor in op.inputs:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
-
 from secateur.graph.axes import Axis, concat, factor, split, unify
 from secateur.graph.op import Op, aten, normal_dim, rule
 
@@ -60,7 +58,11 @@ def _unstack(op: Op, dim: int, index: int) -> list[Axis] | None:
     """The axes of one tensor of a stack, if `dim` is the stacked dimension."""
     tensor = op.args["self"]
     found = op.trace.watched(tensor)
-    return found.pieces[index] if isinstance(found, Stack) and dim % tensor.dim() == found.dim else None
+    return (
+        found.pieces[index]
+        if isinstance(found, Stack) and dim % tensor.dim() == found.dim
+        else None
+    )
 
 
 @rule(aten.split, aten.split_with_sizes, aten.chunk, aten.tensor_split, aten.unsafe_split,
@@ -87,9 +89,14 @@ def slice_rule(op: Op) -> None:
     if out_size == size:
         op.give(op.out, axes)
         return
-    start, stop, step = slice(op.get("start"), op.get("end"), op.get("step", 1)).indices(size)
+    end = op.get("end") if "length" not in op.args else op.args["start"] + op.args["length"]
+    start, stop, step = slice(op.get("start"), end, op.get("step", 1)).indices(size)
     if step != 1:
-        pair = factor(axis, [size // step, step]) if size % step == 0 and start < step and out_size * step == size else None
+        pair = (
+            factor(axis, [size // step, step])
+            if size % step == 0 and start < step and out_size * step == size
+            else None
+        )
         if pair is None:
             op.freeze(axis, f"every {step}th index is taken")
             piece = op.fixed(out_size, "every k-th index")
@@ -106,7 +113,9 @@ def slice_rule(op: Op) -> None:
             before = pieces.pop(0) if start else Axis(0)
             piece = pieces.pop(0) if stop > start else Axis(0)
             after = pieces.pop(0) if size - stop else Axis(0)
-            op.trace.scratch.setdefault("slices", []).append((start, stop, size, before, piece, after))
+            op.trace.scratch.setdefault("slices", []).append(
+                (start, stop, size, before, piece, after)
+            )
     axes[d] = piece
     op.give(op.out, axes)
 

@@ -18,9 +18,9 @@ def mm(op: Op) -> None:
 def addmm(op: Op) -> None:
     """A matrix product plus a broadcast matrix."""
     batched = op.out.dim() == 3
+    added = op.axes(op.args["self"])
     _product(op, op.args["batch1" if batched else "mat1"], op.args["batch2" if batched else "mat2"])
     named = op.axes(op.out)
-    added = op.axes(op.args["self"])
     for axis, target in zip(added[::-1], named[::-1], strict=False):
         if axis.size == target.size:
             op.unify(axis, target)
@@ -49,6 +49,9 @@ def grouped_mm(op: Op) -> None:
         raise ValueError("only rows by expert are understood")
     op.unify(a[1], b[1])
     op.freeze(b[0], "experts are picked by their number")
+    for tensor in op.inputs[2:]:
+        for axis in op.axes(tensor):
+            op.freeze(axis, "rows are handed out by it")
     op.contract(left, 1, right, 1)
     op.give(op.out, [a[0], b[2]])
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from secateur.graph.axes import Axis, factor
@@ -16,7 +15,9 @@ def _affine(op: Op, channels: Axis, *names: str) -> None:
             op.unify(op.axes(tensor)[0], channels)
             owner = op.trace.origin(tensor)
             if owner is not None:
-                op.trace.norm_roles[owner] = {"weight": "scale", "bias": "shift"}.get(name, "buffer")
+                op.trace.norm_roles[owner] = {"weight": "scale", "bias": "shift"}.get(
+                    name, "buffer"
+                )
 
 
 @rule(aten.native_batch_norm, aten._native_batch_norm_legit, aten._native_batch_norm_legit_no_training,
@@ -26,14 +27,18 @@ def batch_norm(op: Op) -> None:
     """Every channel by itself."""
     axes = op.axes(op.args["input"])
     _affine(op, axes[1], "weight", "bias", "running_mean", "running_var")
-    if op.get("training", op.get("train", op.get("running_mean") is None)):
+    always = op.func._opname == "_batch_norm_with_update" or op.get("running_mean") is None
+    if op.get("training", op.get("train", always)):
         for dim in range(len(axes)):  # weight standardisation: statistics of what is there now
             if dim != 1 and axes[dim].free:
                 axes[dim].mark("statistical")
                 op.trace.restrict(op.index, ("moments", "input", dim, axes[dim]))
     for tensor in op.outputs:
         same = list(tensor.shape) == [axis.size for axis in axes]
-        op.give(tensor, axes if same else [axes[1]] if tensor.shape == (axes[1].size,) else _plain(op, tensor))
+        op.give(
+            tensor,
+            axes if same else [axes[1]] if tensor.shape == (axes[1].size,) else _plain(op, tensor),
+        )
 
 
 def _plain(op: Op, tensor: Tensor) -> list[Axis]:
@@ -68,6 +73,8 @@ def group_norm(op: Op) -> None:
     if pair is None:
         raise ValueError("channels do not line up with the groups of group norm")
     _affine(op, axes[1], "weight", "bias")
+    for axis in axes[2:]:
+        op.freeze(axis, "group norm takes statistics over it")
     op.trace.scratch["groups"] = pair[0]
     if pair[1].free:
         pair[1].mark("statistical")
@@ -79,7 +86,7 @@ def group_norm(op: Op) -> None:
 
 @rule(aten._weight_norm_interface)
 def weight_norm(op: Op) -> None:
-    """v times g over the norm of v, along every dimension but one."""
+    """V times g over the norm of v, along every dimension but one."""
     v, g = op.args["v"], op.args["g"]
     axes, d = op.axes(v), normal_dim(op.get("dim", 0), v.dim())
     op.unify(op.axes(g)[d if g.dim() == v.dim() else 0], axes[d])

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import torch
-
 from secateur.graph.axes import Axis
 from secateur.graph.op import Op, aten, rule
 
@@ -18,9 +16,8 @@ from secateur.graph.op import Op, aten, rule
     aten._conj, aten.resolve_conj, aten.real, aten.imag, aten.rrelu_with_noise, aten.normal_, aten.uniform_,
     aten.exponential_, aten.nan_to_num_, aten.clamp_min_, aten.clamp_max_, aten.floor_, aten.logical_not_,
     aten.bitwise_not_, aten.threshold_, aten.mish_, aten.softplus, aten.log_sigmoid_forward, aten.floor_divide,
-    aten.normal_functional, aten.bucketize, aten._fused_dropout, aten.rsub, aten.complex, aten.polar,
-    aten.maximum, aten.minimum, aten.rsqrt_, aten.square_, aten.abs_, aten.addcmul_, aten.addcdiv_,
-    aten._efficientzerotensor, aten.lerp_, aten.logical_and_, aten.logical_or_, aten.round_, aten.sign_,
+    aten.normal_functional, aten._fused_dropout, aten.rsub, aten.complex, aten.polar,
+    aten.maximum, aten.minimum, aten.rsqrt_, aten.square_, aten.abs_, aten.addcmul_, aten.addcdiv_, aten.lerp_, aten.logical_and_, aten.logical_or_, aten.round_, aten.sign_,
 )  # fmt: skip
 def pointwise(op: Op) -> None:
     """Right-aligned broadcasting; dimensions of one index adapt."""
@@ -41,3 +38,13 @@ def pointwise(op: Op) -> None:
                     if other.find().on_count is not None:
                         named[i] = axis  # a constant takes the identity of what it meets
         op.give(out, [axis or Axis(size) for axis, size in zip(named, out.shape, strict=True)])
+
+
+@rule(aten.bucketize, aten.searchsorted)
+def bucketize(op: Op) -> None:
+    """Where each element falls between boundaries, which all matter."""
+    first, *others = op.inputs if "boundaries" in op.args else op.inputs[::-1]
+    for tensor in others:
+        for axis in op.axes(tensor):
+            op.freeze(axis, "boundaries that elements are compared with")
+    op.give(op.out, op.axes(first))

@@ -61,17 +61,24 @@ def softmax(op: Op) -> None:
 
 
 @rule(aten.cumsum, aten.cumprod, aten.cummax, aten.cummin, aten.logcumsumexp, aten.sort, aten.argsort,
-      aten.topk, aten.argmax, aten.argmin, aten.kthvalue, aten.mode, aten.cumsum_, aten.renorm,
+      aten.topk, aten.argmax, aten.argmin, aten.kthvalue, aten.mode, aten.cumsum_, 
       aten.diff, aten.multinomial)  # fmt: skip
 def along(op: Op) -> None:
     """The order or the number of positions along a dimension enters the result."""
     axes = op.axes(op.args["self"])
-    dims = [normal_dim(op.get("dim", -1), len(axes))] if op.get("dim", -1) is not None else range(len(axes))
+    dims = (
+        [normal_dim(op.get("dim", -1), len(axes))]
+        if op.get("dim", -1) is not None
+        else range(len(axes))
+    )
     for d in dims:
         op.freeze(axes[d], f"{op.func._opname} runs along it")
     for out in op.outputs:
         if out.dim() == len(axes):
-            named = [axis if axis.size == n else op.spatial(n) for axis, n in zip(axes, out.shape, strict=True)]
+            named = [
+                axis if axis.size == n else op.spatial(n)
+                for axis, n in zip(axes, out.shape, strict=True)
+            ]
         else:
             named = [axis for d, axis in enumerate(axes) if d not in dims]
         op.give(out, named)
@@ -94,3 +101,13 @@ def fft(op: Op) -> None:
     for d in dims:
         op.freeze(axes[d], "a Fourier transform runs along it")
     op.give(op.out, [op.spatial(n) if d in dims else axes[d] for d, n in enumerate(op.out.shape)])
+
+
+@rule(aten.renorm, aten.renorm_)
+def renorm(op: Op) -> None:
+    """Every slice along one dimension is scaled by its own norm."""
+    axes = op.axes(op.args["self"])
+    for d, axis in enumerate(axes):
+        if d != normal_dim(op.args["dim"], len(axes)):
+            op.freeze(axis, "renorm takes norms over it")
+    op.give(op.out, axes)

@@ -90,7 +90,8 @@ def transpose(op: Op) -> None:
     """Two dimensions exchanged."""
     axes = _before(op)
     if axes:
-        a, b = normal_dim(op.args["dim0"], len(axes)), normal_dim(op.args["dim1"], len(axes))
+        first, second = list(op.args.values())[1:3]
+        a, b = normal_dim(first, len(axes)), normal_dim(second, len(axes))
         axes[a], axes[b] = axes[b], axes[a]
     op.give(op.out, axes)
 
@@ -115,6 +116,11 @@ def squeeze(op: Op) -> None:
     """Dimensions of one index dropped."""
     axes = _before(op)
     dims = set(normal_dims(op.get("dim"), len(axes))) if "dim" in op.args else set(range(len(axes)))
+    for d in dims:
+        if axes[d].size > 1:  # cut down to one index it would be dropped as well
+            op.trace.equate(
+                ("lt", 1, ("count", axes[d])), 1, "squeeze drops dimensions of one index"
+            )
     op.give(op.out, [axis for d, axis in enumerate(axes) if not (d in dims and axis.size == 1)])
 
 
@@ -171,13 +177,20 @@ def pixel_shuffle(op: Op) -> None:
     axes, r = op.axes(op.args["self"]), op.args["upscale_factor"]
     channels, space = _factor(op, axes[-3], [axes[-3].size // (r * r), r * r])
     op.freeze(space, "the factor of a pixel shuffle")
+    _freeze_space(op, axes)
     op.give(op.out, [*axes[:-3], channels, *[op.spatial(n) for n in op.out.shape[-2:]]])
+
+
+def _freeze_space(op: Op, axes: list[Axis]) -> None:
+    for axis in axes[-2:]:
+        op.freeze(axis, "space that a pixel shuffle rearranges")
 
 
 @rule(aten.pixel_unshuffle)
 def pixel_unshuffle(op: Op) -> None:
     """The reverse."""
     axes, r = op.axes(op.args["self"]), op.args["downscale_factor"]
+    _freeze_space(op, axes)
     channels = product([axes[-3], op.fixed(r * r, "the factor of a pixel unshuffle")])
     op.give(op.out, [*axes[:-3], channels, *[op.spatial(n) for n in op.out.shape[-2:]]])
 
@@ -207,7 +220,11 @@ def as_strided(op: Op) -> None:
 def _steps_over(out: torch.Tensor, d: int, size: int, stride: int) -> bool:
     if (out.shape[d], out.stride(d)) != (size, stride):
         return False
-    others = [(n, s) for k, (n, s) in enumerate(zip(out.shape, out.stride(), strict=True)) if k != d and n > 1]
+    others = [
+        (n, s)
+        for k, (n, s) in enumerate(zip(out.shape, out.stride(), strict=True))
+        if k != d and n > 1
+    ]
     inner = sum((n - 1) * s for n, s in others if s % (size * stride))
     return inner < stride
 

@@ -9,8 +9,14 @@ from secateur.graph.op import Op, aten, rule
 
 def _packets(*prefixes: str) -> list[object]:
     """All overload packets of ATen whose names start so (they differ between torch versions)."""
-    names = {schema.name.split("::")[1] for schema in torch._C._jit_get_all_schemas() if schema.name.startswith("aten::")}
-    return [getattr(aten, n) for n in sorted(names) if n.startswith(prefixes) and "backward" not in n]
+    names = {
+        schema.name.split("::")[1]
+        for schema in torch._C._jit_get_all_schemas()
+        if schema.name.startswith("aten::")
+    }
+    return [
+        getattr(aten, n) for n in sorted(names) if n.startswith(prefixes) and "backward" not in n
+    ]
 
 
 _POOLS = _packets("upsample_", "_upsample_", "avg_pool", "max_pool", "adaptive_", "_adaptive_", "reflection_pad",
@@ -26,7 +32,10 @@ def spatial(op: Op) -> None:
     for axis in axes[len(axes) - moved :]:
         op.freeze(axis, f"{op.func._opname} runs along it")
     for out in op.outputs:
-        op.give(out, [*axes[: len(axes) - moved], *[op.spatial(n) for n in out.shape[len(axes) - moved :]]])
+        op.give(
+            out,
+            [*axes[: len(axes) - moved], *[op.spatial(n) for n in out.shape[len(axes) - moved :]]],
+        )
 
 
 def _spatial_rank(op: Op) -> int:
@@ -34,15 +43,19 @@ def _spatial_rank(op: Op) -> int:
     for rank in (1, 2, 3):
         if f"{rank}d" in name:
             return rank
-    return {"upsample_linear": 1, "upsample_bilinear": 2, "upsample_bicubic": 2, "upsample_trilinear": 3}.get(
-        name.strip("_").removesuffix("_aa"), op.inputs[0].dim() - 2
-    )
+    return {
+        "upsample_linear": 1,
+        "upsample_bilinear": 2,
+        "upsample_bicubic": 2,
+        "upsample_trilinear": 3,
+    }.get(name.strip("_").removesuffix("_aa"), op.inputs[0].dim() - 2)
 
 
 @rule(aten.grid_sampler_2d, aten.grid_sampler_3d, aten.grid_sampler)
 def grid_sampler(op: Op) -> None:
     """[n, c, *space] sampled at [n, *space, k]."""
     axes, grid = op.axes(op.args["input"]), op.axes(op.args["grid"])
+    op.unify(axes[0], grid[0])
     for axis in [*axes[2:], *grid[1:]]:
         op.freeze(axis, "space that is sampled")
     op.give(op.out, [*axes[:2], *[op.spatial(n) for n in op.out.shape[2:]]])
@@ -52,9 +65,9 @@ def grid_sampler(op: Op) -> None:
 def affine_grid(op: Op) -> None:
     """[n, 2, 3] to a sampling grid."""
     axes = op.axes(op.args["theta"])
-    for axis in axes[1:]:
+    for axis in axes:
         op.freeze(axis, "an affine map of space")
-    op.give(op.out, [axes[0], *[op.spatial(n) for n in op.out.shape[1:]]])
+    op.give(op.out, [op.spatial(n) for n in op.out.shape])
 
 
 def register_torchvision() -> None:
@@ -72,4 +85,6 @@ def register_torchvision() -> None:
         for axis in axes[2:]:
             op.freeze(axis, "space that regions are cut from")
         for out in op.outputs:
-            op.give(out, [op.spatial(out.shape[0]), axes[1], *[op.spatial(n) for n in out.shape[2:]]])
+            op.give(
+                out, [op.spatial(out.shape[0]), axes[1], *[op.spatial(n) for n in out.shape[2:]]]
+            )

@@ -1,0 +1,60 @@
+"""Which tensors are sums of which: enough to find residual blocks (`blocks.py`)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.weak import WeakTensorKeyDictionary
+
+from secateur.graph.op import Op
+
+_aten = torch.ops.aten
+
+
+class Flow:
+    """Which tensors are sums of which: enough to find residual blocks (`blocks.py`)."""
+
+    _SUMS = frozenset({_aten.add, _aten.add_})
+    _SAME = frozenset(
+        {
+            _aten.clone,
+            _aten.alias,
+            _aten.detach,
+            _aten.contiguous,
+            _aten._to_copy,
+            _aten.dropout,
+        }
+    )
+    _RELU = frozenset({_aten.relu, _aten.relu_})
+
+    def __init__(self) -> None:
+        self._ids = WeakTensorKeyDictionary()
+        self.parents: dict[int, tuple[str, tuple[int, ...]]] = {}
+        self.calls: list[tuple[str, int, int, bool]] = []  # module, input, output, in a tuple
+        self._next = 0
+
+    def id(self, tensor: Tensor, *, new: bool = False) -> int:
+        """A number for the current value of a tensor (in-place operations make a new one)."""
+        found: int | None = self._ids.get(tensor)
+        if found is None or new:
+            self._next += 1
+            found = self._ids[tensor] = self._next
+        return found
+
+    def record(self, packet: Any, op: Op) -> None:
+        """Note a sum, a copy or a relu; anything else makes a new value."""
+        out = op.out
+        if not isinstance(out, Tensor):
+            return
+        kind = (
+            "sum" if packet in self._SUMS else
+            "same" if packet in self._SAME else
+            "relu" if packet in self._RELU else ""
+        )  # fmt: skip
+        parents = tuple(self.id(t) for t in op.inputs if t.shape == out.shape) if kind else ()
+        inplace = str(packet).endswith("_")
+        number = self.id(out, new=inplace)
+        if parents and number not in parents:
+            self.parents[number] = (kind, parents)

@@ -1,0 +1,81 @@
+"""Every rule, by brute force: what it believes must be what the operation does."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from rule_examples import EXAMPLES, EXEMPT, Example
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from secateur.graph.functions import HANDLERS
+from secateur.graph.op import RULES
+from secateur.graph.trace import decomposed
+from secateur.testing import check_rule
+
+# Copies of sized operations, which nobody calls by name: they follow sizes as their originals do.
+LIKE = {
+    "_unsafe_view": "view",
+    "view_copy": "view",
+    "_reshape_copy": "view",
+    "expand_copy": "expand",
+    "unsafe_split": "split",
+    "split_copy": "split",
+    "unsafe_split_with_sizes": "split_with_sizes",
+    "split_with_sizes_copy": "split_with_sizes",
+    "unsafe_chunk": "chunk",
+}
+# Wrong today, with what is missing; remove the entry when the rule is mended.
+KNOWN: dict[str, str] = {}
+
+
+class Seen(TorchDispatchMode):
+    """Notes which operations are executed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: set[str] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.names.add(func._overloadpacket.__name__)
+        return func(*args, **(kwargs or {}))
+
+
+def identity(example: Example) -> str:
+    return f"{example.name}: {example.expected}"
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=identity)
+def test_rule(example: Example, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not hasattr(torch.ops.aten, example.name):
+        pytest.skip(f"torch {torch.__version__} has no {example.name}")
+    if example.name in KNOWN:
+        pytest.xfail(KNOWN[example.name])
+    op = example.through or getattr(torch.ops.aten, example.name)
+    if example.name in LIKE:
+        handler = HANDLERS[getattr(torch.ops.aten, LIKE[example.name])]
+        monkeypatch.setitem(HANDLERS, op, handler)
+    assert check_rule(op, *example.args, **example.kwargs) == example.expected
+
+
+@pytest.mark.parametrize("example", [e for e in EXAMPLES if e.through], ids=identity)
+def test_calls_through_python_reach_the_operation(example: Example) -> None:
+    assert example.through is not None
+    with decomposed(), Seen() as seen:
+        example.through(*example.args, **example.kwargs)
+    assert example.name in seen.names
+
+
+def test_every_rule_has_an_example() -> None:
+    own = {
+        packet.__name__
+        for packet, function in RULES.items()
+        if str(packet).startswith("aten.") and function.__module__.startswith("secateur.graph.rules")
+    }
+    missing = own - {example.name for example in EXAMPLES} - EXEMPT.keys()
+    assert not missing, f"add an example call to rule_examples.py for {sorted(missing)}"
+
+
+def test_exempt_operations_have_no_example() -> None:
+    assert not EXEMPT.keys() & {example.name for example in EXAMPLES}

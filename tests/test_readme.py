@@ -1,0 +1,63 @@
+"""The README: its code runs, and its names exist."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+import pytest
+import torch
+import typer
+from torch import nn
+
+import secateur as sc
+from secateur.allocate.allocator import allocators
+from secateur.cli import app
+from secateur.score.criterion import criteria
+
+README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+
+
+def build_model() -> nn.Module:
+    torch.manual_seed(0)
+    layers = nn.Conv2d(3, 16, 3), nn.ReLU(), nn.Conv2d(16, 8, 3), nn.Flatten(), nn.Linear(128, 4)
+    return nn.Sequential(*layers).eval()
+
+
+@pytest.mark.parametrize("block", range(len(BLOCKS)))
+def test_code_runs(
+    block: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    names = {
+        "sc": sc,
+        "model": build_model(),
+        "example": torch.randn(2, 3, 8, 8),
+        "build_model": build_model,
+    }
+    monkeypatch.setattr(criteria, "_entries", dict(criteria._entries))
+    code = BLOCKS[block]
+    exec(compile(code, f"README block {block}", "exec"), names)
+    if "print(result)" in code:
+        assert "verified: " in capsys.readouterr().out
+
+
+def test_names_exist() -> None:
+    for name in set(re.findall(r"`?\bsc\.(\w+)", README)):
+        assert name in sc.__all__, name
+
+
+@pytest.mark.parametrize(
+    ("argument", "registry"), [("criterion", criteria), ("allocate", allocators)]
+)
+def test_the_table_lists_what_is_registered(argument: str, registry: Iterable[str]) -> None:
+    (row,) = re.findall(rf"^\| .* \| `{argument}` \| (.*) \|$", README, re.MULTILINE)
+    listed = set(re.findall(r'"(\w+)"', row))
+    assert listed == set(registry)
+
+
+def test_commands_exist() -> None:
+    commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+    assert set(re.findall(r"^secateur (\w+)", README, re.MULTILINE)) == set(commands)
