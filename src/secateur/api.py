@@ -41,7 +41,7 @@ def inspect(model: nn.Module, example: Any, *, latency: bool = False) -> Inspect
 
     Args:
         model: Any `nn.Module`; it is left untouched.
-        example: A tensor, a tuple of arguments, a dict of keyword arguments, or a batch of a loader.
+        example: A tensor, a tuple of arguments, a dict of keyword arguments, or a loader's batch.
         latency: Also time the model on the example.
 
     Example:
@@ -86,7 +86,7 @@ def prune(
 
     Args:
         model: Any `nn.Module`.
-        example: A tensor, a tuple of arguments, a dict of keyword arguments, or a batch of a loader.
+        example: A tensor, a tuple of arguments, a dict of keyword arguments, or a loader's batch.
         rewrite: Return a graph module instead of the model's own class, so that sizes written as
             literals in its code can change too (see `sc.rewrite`).
         **arguments: See `prune_`.
@@ -132,7 +132,7 @@ def prune_(
 
     Args:
         model: Any `nn.Module`.
-        example: A tensor, a tuple of arguments, a dict of keyword arguments, or a batch of a loader;
+        example: A tensor, a tuple of arguments, a dict of keyword arguments, or a loader's batch;
             by default the first batch of `data`.
         unit: What is removed: `Channel()`, `Head()`, `Layer()`, or a list of these.
         criterion: How it is scored: a name, or a function `(site, facts) -> Tensor[n]`.
@@ -145,8 +145,8 @@ def prune_(
         optimizer: Its state is cut with the parameters.
         seed: For criteria that draw.
         latency: Measure milliseconds on the example, before and after.
-        rollback: Keep the removed weights until the cut is proven; without it memory is saved, and a
-            failure leaves the model unusable.
+        rollback: Keep the removed weights until the cut is proven; without it memory is saved, and
+            a failure leaves the model unusable.
 
     Raises:
         InputError, RecipeError, InfeasibleBudget, UnsupportedModel: Before anything is touched.
@@ -156,6 +156,7 @@ def prune_(
     call = _call(model, example, data)
     score_before = None if evaluate is None else float(evaluate(model))
     frozen: dict[str, Reason] = {}
+    failure: CutFailed | None = None
     for _ in range(_ATTEMPTS):
         graph = analyze(model, call, also_frozen=frozen)
         traced = perf_counter()
@@ -176,7 +177,7 @@ def prune_(
                 raise
             frozen |= found
     else:
-        raise failure
+        raise failure or InputError("the model could not be cut")
     done = perf_counter()
     before, after = (Amounts(**{k: v[i] for k, v in chosen.predicted.items()}) for i in (0, 1))
     times = clock.read() if clock is not None else (None, None)
@@ -248,7 +249,7 @@ def _removable(model: nn.Module, graph: Graph, cost: Cost) -> list[Any]:
 
 
 class _Clock:
-    """Latency before and after: interleaved where the original is at hand, else one after the other."""
+    """Latency before and after: interleaved where the original is at hand, else in turn."""
 
     def __init__(self, model: nn.Module, original: nn.Module | None, call: Call) -> None:
         self.model, self.original, self.call = model, original, call

@@ -6,29 +6,43 @@ thorough, meant for a test suite.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from secateur.allocate import Allocation, allocate
+from secateur.allocate import resolve as resolve_allocator
+from secateur.allocate.decide import build_plan
+from secateur.allocate.ladder import ladders
 from secateur.apply.cut import replay
 from secateur.apply.reference import run_reference
+from secateur.apply.surgery import CutFailed, cut_verified
 from secateur.apply.verify import compare
 from secateur.core.batches import Call, tensors_in
+from secateur.core.budget import Budget, MACs, Params, Sparsity
+from secateur.core.errors import InputError
 from secateur.core.layout import Concat, Fixed, Layout, Leaf, Mask, Product
 from secateur.core.plan import Choice, Plan
-from secateur.graph.analyze import _Builder
+from secateur.core.scope import Scope, skip
+from secateur.core.site import Site, Slice, Tie
+from secateur.graph.analyze import _Builder, analyze
 from secateur.graph.attributes import AttributeTracer
 from secateur.graph.axes import Axis
 from secateur.graph.graph import Graph
 from secateur.graph.rules.reduction import Positions
 from secateur.graph.ties import solve
 from secateur.graph.trace import Trace, decomposed, recording
+from secateur.measure.cost import Cost
+from secateur.score import Facts, resolve, scores
+from secateur.units import Channel, Head, Layer, Unit, sites
 
-__all__ = ["check_rule"]
+__all__ = ["check_allocator", "check_criterion", "check_rule", "check_unit"]
 _MASKS = 3
 
 
@@ -48,7 +62,8 @@ def check_rule(op: Callable[..., Any], *args: Any, **kwargs: Any) -> str:
 
     Returns:
         What was believed, as a line: every free axis is a letter, a number is a size that cannot
-        change, `*` makes products and `+` concatenations.
+        change, `*` makes products and `+` concatenations. After `|` come axes that keep the same
+        share of their indices.
 
     Raises:
         AssertionError: There is no rule, it does not cover the call, or it is wrong.
@@ -56,10 +71,12 @@ def check_rule(op: Callable[..., Any], *args: Any, **kwargs: Any) -> str:
     Example:
         >>> check_rule(torch.mm, torch.randn(3, 4), torch.randn(4, 5))
         'a b, b c -> a c'
-        >>> check_rule(torch.ops.aten.view, torch.randn(3, 8), [3, 2, 4])
-        'a 8 -> a 2 4'
         >>> check_rule(torch.Tensor.view, torch.randn(3, 8), 3, 2, 4)
         'a (b*c) -> a b c'
+        >>> check_rule(lambda x: x.view(3, 2, -1), torch.randn(3, 8))  # literals cannot follow
+        '3 (2*a) -> 3 2 a'
+        >>> check_rule(lambda x: x.chunk(2, dim=1), torch.randn(3, 8))
+        'a (b+c) -> a b, a c | b c'
     """
     case = _Case(op, args, kwargs)
     torch_state = torch.random.get_rng_state()
@@ -151,7 +168,9 @@ def _check(case: _Case) -> str:
                 keeps[name][rng.permutation(len(keeps[name]))[: ratio * level]] = True
         _compare(case, graph, outputs, keeps, repeatable)
     inputs = ", ".join(_line(graph.layouts[name]) for name in case.order)
-    return f"{inputs} -> {', '.join('?' if out is None else _line(out) for out in outputs)}"
+    results = ", ".join("?" if out is None else _line(out) for out in outputs)
+    tied = sorted(" ".join(sorted(tie.ratios)) for tie in graph.ties if len(tie.ratios) > 1)
+    return " | ".join([f"{inputs} -> {results}", *tied])
 
 
 Outputs = list[tuple[Layout, ...] | None]
@@ -247,3 +266,102 @@ def _compare(
         if repeatable and not found.ok:
             what = found.note or f"the relative difference is {found.difference:.2g}"
             raise AssertionError(f"{believed}: output {k} is wrong, {what}; {_line(layouts)} was believed")
+
+
+# --- criteria, units, allocators ------------------------------------------------------------------
+
+
+class _Images(nn.Module):
+    """Convolutions with norms, one grouped, a residual block and a concatenation."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.norm = nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8)
+        self.block = _Block(nn.Sequential(nn.Conv2d(8, 6, 1), nn.GELU(), nn.Conv2d(6, 8, 1)))
+        self.grouped = nn.Conv2d(8, 12, 3, groups=4)
+        self.head = nn.Linear(12 + 12, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.grouped(self.block(torch.relu(self.norm(self.stem(x)))))
+        return self.head(torch.cat([y.mean((2, 3)), y.amax((2, 3))], 1))
+
+
+class _Sequences(nn.Module):
+    """An embedding, an LSTM, attention and a norm."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = nn.Embedding(7, 8)
+        self.lstm = nn.LSTM(8, 6, batch_first=True)
+        self.widen, self.out = nn.Linear(6, 12), nn.Linear(12, 2)
+        self.norm, self.attention = nn.LayerNorm(12), nn.MultiheadAttention(12, 3, batch_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.norm(self.widen(self.lstm(self.embed(x))[0]))
+        return self.out(y + self.attention(y, y, y, need_weights=False)[0])
+
+
+class _Block(nn.Module):
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.inner(x)
+
+
+def _samples() -> Iterator[tuple[nn.Module, Tensor, Graph]]:
+    """Small models to try things on; the global random state is left alone."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        given = (_Images, torch.rand(2, 3, 5, 5)), (_Sequences, torch.arange(14).reshape(2, 7) % 7)
+        made = [(kind().eval(), example) for kind, example in given]
+        made[0][0].norm.running_mean.uniform_()
+    for model, example in made:
+        yield model, example, analyze(model, example)
+
+
+def check_criterion(criterion: Any, *, monotone: bool = True) -> None:
+    """Check a criterion on convolutions, norms, an LSTM, attention and blocks, in all float types.
+
+    Scores must have shape `[n]`, be finite (also for half precision weights whose squares are not),
+    and repeat for the same seed; weights, gradients and the global random state must stay as they
+    are; weights that are not numbers must raise `InputError`; and doubling all weights of an index
+    must not lower its score.
+
+    monotone: leave the last one out where bigger is not better. It is left out, as is that about
+    numbers, for a criterion that does not look at weights at all.
+
+    Raises:
+        AssertionError: It does not keep one of these promises.
+
+    Example:
+        >>> check_criterion("l1")
+        >>> check_criterion(lambda site, facts: torch.rand(site.n))
+        Traceback (most recent call last):
+        AssertionError: the criterion '<lambda>' draws from the global random state: use facts.seed
+    """
+    used = resolve(criterion)
+    label = f"the criterion {used.name!r}"
+    for model, _, graph in _samples():
+        places = sites(graph, [Channel(), Head(), Layer()], None, model)
+        part = next(iter(model.state_dict()))
+        places.append(Site("one", "channel", 1, (Slice(part, 0, Fixed(1), "out"),)))
+        for dtype in (torch.float32, torch.float64, torch.bfloat16, torch.float16):
+            scale = 300.0 if dtype == torch.float16 else 1.0
+            facts, gradients = _facts(model, dtype, scale)
+            facts, one = _with_one(facts, places, part)
+            run = partial(_scored, used, [*places[:-1], one], gradients=gradients)
+            before = {name: tensor.clone() for name, tensor in facts.tensors.items()}
+            state = torch.random.get_rng_state()
+            try:
+                first = run(facts)
+            except InputError as error:
+                raise AssertionError(f"{label} on {dtype}: {error}") from error
+            moved = not state.equal(torch.random.get_rng_state())
+            assert not moved, f"{label} draws from the global random state: use facts.seed"
+            for name, tensor in facts.tensors.items():
+                assert _same(tensor, before[name]), f"{label} changes {name}"
+            again = run(facts)
+            for name, score in first.items():
+                assert score.equal(again[name]), f"{label} gives {name} other scores the second time"

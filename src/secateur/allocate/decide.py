@@ -56,7 +56,7 @@ def _nothing(graph: Graph) -> RecipeError:
     return RecipeError(
         "there is nothing to prune with this unit and scope; what stays, and why:"
         + (shown or " nothing is free"),
-        hint="widen the scope or add a unit; literal sizes in the code can be followed with rewrite=True",
+        hint="widen the scope or add a unit; rewrite=True follows literal sizes",
     )
 
 

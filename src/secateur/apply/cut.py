@@ -51,7 +51,8 @@ def check_fingerprint(model: nn.Module, plan: Plan) -> None:
     """Raise `StalePlan` unless the plan was made for a model with these tensors."""
     if fingerprint(model) != plan.fingerprint:
         raise StalePlan(
-            f"the plan does not fit this {type(model).__name__}: names, shapes or types of its tensors differ",
+            f"the plan does not fit this {type(model).__name__}: its tensors have other names, "
+            "shapes or types",
             hint="apply a plan to the model it was made for, before any other cut",
         )
 

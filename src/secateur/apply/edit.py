@@ -14,7 +14,7 @@ from secateur.core import paths
 class Edit:
     """A list of done changes; `undo` restores the model exactly.
 
-    keep: remember what is replaced (memory: the replaced tensors). Without it nothing can be undone.
+    keep: remember what is replaced (memory: the replaced tensors); else nothing can be undone.
     """
 
     def __init__(self, *, keep: bool = True) -> None:

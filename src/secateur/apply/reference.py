@@ -1,9 +1,9 @@
 """The masked original: the full model, with every sum and statistic restricted to what is kept.
 
 Runs the user's own model with its own weights, untouched. Wherever an operation sums over an axis
-that the plan shrinks, the removed positions are zeroed first; wherever it normalises or takes a mean
-over one, it sees only the kept positions. Everything else runs as it always did, at full size, so
-that a wrong idea of what belongs together shows as a difference from the cut model.
+that the plan shrinks, the removed positions are zeroed first; wherever it normalises or takes a
+mean over one, it sees only the kept positions. Everything else runs as it always did, at full size,
+so that a wrong idea of what belongs together shows as a difference from the cut model.
 """
 
 from __future__ import annotations

@@ -65,7 +65,7 @@ def cut_verified(
     reference, method = _reference(model, call, graph, plan)
     if any(bool(t.isnan().any()) for t in tensors_in(reference) if t.is_floating_point()):
         raise InputError(
-            "the model's outputs on the example are not numbers (NaN), so that no cut can be verified",
+            "the model's outputs on the example are not numbers (NaN): no cut can be verified",
             hint="check the weights and the example for NaN",
         )
     zeroed = _zeroed(model, call, plan) if statistical and keep else None

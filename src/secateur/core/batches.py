@@ -68,7 +68,7 @@ def as_call(model: nn.Module, example: Any) -> Call:
         call = Call((example,), {}) if images else as_call(model, first)
     else:
         raise InputError(
-            f"an example must be a tensor, a tuple, a dict or a batch, not {type(example).__name__}",
+            f"an example is a tensor, a tuple, a dict or a batch, not {type(example).__name__}",
             hint="for a data loader give one batch: next(iter(loader))",
         )
     if not any(True for _ in tensors_in((call.args, dict(call.kwargs)))):
@@ -82,7 +82,7 @@ def _forward_part(model: nn.Module, example: Mapping[str, Any]) -> dict[str, Any
 
 
 def _positional(model: nn.Module, example: tuple[Any, ...]) -> tuple[Any, ...]:
-    """A tuple is the positional arguments; a batch (inputs, labels) for a one-argument forward is cut."""
+    """A tuple is the arguments; of (inputs, labels) a one-argument forward gets the first."""
     if not example:
         raise InputError(
             "the example is an empty tuple", hint="give the inputs of one forward call"
@@ -111,7 +111,7 @@ def map_tensors(value: Any, function: Any) -> Any:
 
 
 def tensors_in(value: Any) -> Iterator[Tensor]:
-    """Every tensor in nested tuples, lists, mappings and dataclasses; opaque objects are skipped."""
+    """Every tensor in nested tuples, lists, mappings and dataclasses; other objects are skipped."""
     if isinstance(value, Tensor):
         yield value
     elif isinstance(value, Mapping):

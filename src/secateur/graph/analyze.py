@@ -38,7 +38,8 @@ def analyze(
         UnsupportedModel: The model cannot run on the example, or is not plain PyTorch.
 
     Example:
-        >>> graph = analyze(nn.Sequential(nn.Linear(3, 8), nn.ReLU(), nn.Linear(8, 2)), torch.zeros(1, 3))
+        >>> net = nn.Sequential(nn.Linear(3, 8), nn.ReLU(), nn.Linear(8, 2))
+        >>> graph = analyze(net, torch.zeros(1, 3))
         >>> [(axis.name, axis.n) for axis in graph.axes.values() if axis.frozen is None]
         [('0', 8)]
     """
@@ -94,7 +95,7 @@ def _run(trace: Trace, model: nn.Module, call: Call) -> None:
 
 
 def _unify_recurrent(trace: Trace, model: nn.Module) -> None:
-    """The columns of a recurrent weight are the layer's own hidden units, however short the example."""
+    """The columns of a recurrent weight are its own hidden units, however short the example."""
     for module in model.modules():
         if not isinstance(module, nn.RNNBase):
             continue

@@ -62,7 +62,7 @@ class AttributeTracer:
 
     @contextmanager
     def traced(self, model: nn.Module) -> Iterator[None]:
-        """Trace every stored integer above 1; restore (and clean what the run stored) at the end."""
+        """Trace every stored integer above 1; restore and clean what the run stored at the end."""
         try:
             for name, module in model.named_modules():
                 self._fields(module.__dict__, name, "", 0, skip=_INTERNAL)

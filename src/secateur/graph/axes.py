@@ -49,11 +49,11 @@ class Axis:
     def leaves(self) -> list[Axis]:
         """The leaves in order; a leaf may come more than once."""
         found: list[Axis] = []
-        stack = [self]
+        stack: list[Axis] = [self]
         while stack:
             axis = stack.pop().find()
             if axis.kind:
-                stack.extend(reversed(axis.parts))
+                stack.extend(axis.parts[::-1])
             else:
                 found.append(axis)
         return found
@@ -259,7 +259,7 @@ def _split_concat(axis: Axis, sizes: Sequence[int]) -> list[Axis] | None:
 
 
 def factor(axis: Axis, sizes: Sequence[int]) -> list[Axis] | None:
-    """Row-major factors of the given sizes (they multiply to the axis), or None where impossible."""
+    """Row-major factors of the given sizes, which multiply to the axis, or None if impossible."""
     axis = axis.find()
     real = [size for size in sizes if size != 1]
     if len(real) <= 1:

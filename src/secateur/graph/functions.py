@@ -1,7 +1,7 @@
 """Watches Python-level torch calls: which sizes the user's code passes, and what they must equal.
 
-Every size that reaches a view, split, expand, repeat, slice, normalisation or constructor becomes an
-equation between the expression that was passed and the axis that it sizes. A traced integer that
+Every size that reaches a view, split, expand, repeat, slice, normalisation or constructor becomes
+an equation between the expression that was passed and the axis that it sizes. A traced integer that
 reaches any other call is pinned to its value.
 """
 

@@ -28,6 +28,13 @@ class _Aten:
 
 
 aten = _Aten()
+
+
+def atens(names: str) -> list[Any]:
+    """The operations of ATen with these names, as far as this version of torch has them."""
+    return [packet for packet in (getattr(aten, name) for name in names.split()) if packet]
+
+
 Rule = Callable[["Op"], None]
 RULES: dict[Any, Rule] = {}
 
@@ -181,4 +188,4 @@ def normal_dims(dims: Any, rank: int) -> list[int]:
     return [normal_dim(d, rank) for d in ([dims] if isinstance(dims, int) else dims)]
 
 
-__all__ = ["GEOMETRY", "RULES", "Op", "Rule", "aten", "normal_dim", "normal_dims", "rule"]
+__all__ = ["GEOMETRY", "RULES", "Op", "Rule", "aten", "atens", "normal_dim", "normal_dims", "rule"]

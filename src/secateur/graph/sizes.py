@@ -14,6 +14,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -170,8 +171,8 @@ class TracedInt(int):
     __hash__ = int.__hash__
 
 
-_TORCH = os.path.dirname(torch.__file__) + os.sep
-_HERE = os.path.dirname(os.path.dirname(__file__)) + os.sep
+_TORCH = str(Path(torch.__file__).parent) + os.sep
+_HERE = str(Path(__file__).parent.parent) + os.sep
 _DEMO = _HERE + "demo"  # stands for a user's model
 
 
@@ -191,7 +192,7 @@ def call_site() -> str:
 
 
 def short_path(name: str) -> str:
-    """A path without what is private to this machine: from site-packages on, or its last two parts."""
+    """A path without what is private to this machine: its last parts."""
     for anchor in ("/site-packages/", "/dist-packages/"):
         if anchor in name:
             return name.split(anchor)[-1]

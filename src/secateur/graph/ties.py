@@ -83,8 +83,8 @@ class _System:
                 left, right = self.value(equation.left, counts), self.value(equation.right, counts)
             except (ZeroDivisionError, OverflowError):
                 return np.zeros(width, dtype=bool)
-            close = np.isclose(left, right, rtol=1e-9, atol=0) if isinstance(left, float) or isinstance(
-                right, float) else np.equal(left, right)  # fmt: skip
+            real = isinstance(left, float) or isinstance(right, float)
+            close = np.isclose(left, right, rtol=1e-9, atol=0) if real else np.equal(left, right)
         return np.broadcast_to(close, (width,))
 
     def leaves_of(self, equation: Equation) -> set[Axis]:
@@ -216,7 +216,7 @@ def _fix(system: _System, members: set[Axis], rules: list[Equation]) -> list[tup
     for rule in failing:
         for axis in _axes_of(system, rule):
             for leaf in _surplus(axis, members):
-                text = "the product of its size with another one must match elsewhere; the other one shrinks"
+                text = "its size times another one must match elsewhere, and the other one shrinks"
                 factors.setdefault(leaf, Reason(text, rule.what, rule.where))
     if factors:
         return list(factors.items())

@@ -35,11 +35,13 @@ _VIEWS = {_aten.t, _aten.transpose, _aten.permute, _aten.detach, _aten.alias, _a
 class Watch(Protocol):
     """Something to do when a tensor is first used."""
 
-    def used(self) -> None: ...
+    def used(self) -> None:
+        """React."""
+        ...
 
 
 class Trace:
-    """Everything one run recorded; grows while the modes are on, read by `analyze.py` afterwards."""
+    """Everything that one run recorded, for `analyze.py` to read afterwards."""
 
     def __init__(self, model: nn.Module) -> None:
         self.model = model
@@ -152,6 +154,7 @@ class Trace:
         self.restrictions.setdefault(index, []).append(restriction)
 
     def contract(self, index: int, tensor: Tensor, dim: int, args: dict[str, Any]) -> None:
+        """The reference run must zero what is removed of `dim` before operation `index` sums."""
         axis = self.axes(tensor)[dim]
         if axis.free:
             name = next(key for key, value in args.items() if value is tensor)
@@ -169,6 +172,7 @@ class Trace:
         return None if found is None else found[0]
 
     def count_macs(self, op: str, factor: int, axes: list[Axis]) -> None:
+        """Add to the multiply-accumulates of the module that is running."""
         key = (self.module, op, tuple(axis.find().id for axis in axes))
         total, _ = self.terms.get(key, (0, axes))
         self.terms[key] = (total + factor, axes)

@@ -79,7 +79,8 @@ def _attention(trace: Trace, args: tuple[Any, ...], kwargs: dict[str, Any], out:
 @handles(torch.channel_shuffle, F.channel_shuffle, torch.native_channel_shuffle, F.pixel_shuffle,
          F.pixel_unshuffle, torch.flatten, Tensor.flatten, torch.permute, Tensor.permute,
          torch.transpose, Tensor.transpose, torch.unbind, Tensor.unbind,
-         F.dropout, F.unfold, F.fold, torch._VF._pad_packed_sequence, torch._VF._pack_padded_sequence,
+         F.dropout, F.unfold, F.fold, torch._VF._pad_packed_sequence,
+         torch._VF._pack_padded_sequence,
          F.glu, torch.kron, torch.block_diag)  # fmt: skip
 def self_adjusting(trace: Trace, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
     """Integer arguments that are not sizes of free axes; their rules freeze what they must."""

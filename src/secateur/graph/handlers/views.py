@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from secateur.graph.trace import Trace
 
 
-@handles(Tensor.view, Tensor.reshape, torch.reshape, Tensor.expand, Tensor.resize_, torch.broadcast_to,
+@handles(Tensor.view, Tensor.reshape, torch.reshape, Tensor.expand, Tensor.resize_,
+         torch.broadcast_to,
          Tensor.broadcast_to, "_unsafe_view", "view_copy",
          "_reshape_copy", "_reshape_alias", "expand_copy")  # fmt: skip
 def _view(trace: Trace, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:

@@ -5,12 +5,16 @@ from __future__ import annotations
 import torch
 
 from secateur.graph.axes import Axis, factor
-from secateur.graph.op import Op, aten, rule
+from secateur.graph.op import Op, atens, rule
 
 
-@rule(aten._scaled_dot_product_flash_attention_for_cpu, aten._scaled_dot_product_flash_attention,
-      aten._scaled_dot_product_efficient_attention, aten._scaled_dot_product_cudnn_attention,
-      aten._scaled_dot_product_fused_attention_overrideable, aten._scaled_dot_product_attention_math)  # fmt: skip
+@rule(
+    *atens(
+        "_scaled_dot_product_flash_attention_for_cpu _scaled_dot_product_flash_attention "
+        "_scaled_dot_product_efficient_attention _scaled_dot_product_cudnn_attention "
+        "_scaled_dot_product_fused_attention_overrideable _scaled_dot_product_attention_math"
+    )
+)
 def attention(op: Op) -> None:
     """[b, h, n, d] queries, [b, h, m, d] keys, [b, h, m, e] values; key heads may be shared."""
     query = op.args["query"]

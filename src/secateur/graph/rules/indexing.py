@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from secateur.graph.axes import Axis
-from secateur.graph.op import Op, aten, normal_dim, rule
+from secateur.graph.op import Op, aten, atens, normal_dim, rule
 
 
 @rule(aten.embedding)
@@ -149,14 +149,7 @@ def gather(op: Op) -> None:
     op.give(op.out, index_axes)
 
 
-@rule(
-    aten.scatter,
-    aten.scatter_,
-    aten.scatter_add,
-    aten.scatter_add_,
-    aten.scatter_reduce,
-    aten.scatter_reduce_,
-)
+@rule(*atens("scatter scatter_ scatter_add scatter_add_ scatter_reduce scatter_reduce_"))
 def scatter(op: Op) -> None:
     """The reverse of gather."""
     axes = op.axes(op.args["self"])
@@ -216,14 +209,7 @@ def unpack(op: Op) -> None:
     op.give(op.out[1], [op.spatial(n) for n in op.out[1].shape])
 
 
-@rule(
-    aten.nonzero,
-    aten.masked_select,
-    aten.histc,
-    aten.bincount,
-    aten.unique_consecutive,
-    aten._unique2,
-)
+@rule(*atens("nonzero masked_select histc bincount unique_consecutive _unique2"))
 def listed(op: Op) -> None:
     """Elements are listed or counted by their positions: everything stays."""
     for tensor in op.inputs:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from secateur.graph.axes import Axis, concat, factor, split, unify
-from secateur.graph.op import Op, aten, normal_dim, rule
+from secateur.graph.op import Op, aten, atens, normal_dim, rule
 
 
 @rule(aten.cat, aten.concat, aten._cat)
@@ -65,8 +65,12 @@ def _unstack(op: Op, dim: int, index: int) -> list[Axis] | None:
     )
 
 
-@rule(aten.split, aten.split_with_sizes, aten.chunk, aten.tensor_split, aten.unsafe_split,
-      aten.unsafe_split_with_sizes, aten.unsafe_chunk, aten.split_copy, aten.split_with_sizes_copy)  # fmt: skip
+@rule(
+    *atens(
+        "split split_with_sizes chunk tensor_split unsafe_split unsafe_split_with_sizes "
+        "unsafe_chunk split_copy split_with_sizes_copy"
+    )
+)
 def split_rule(op: Op) -> None:
     """Consecutive pieces of one dimension."""
     axes = op.axes(op.args["self"])

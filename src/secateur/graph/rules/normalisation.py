@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from secateur.graph.axes import Axis, factor
-from secateur.graph.op import Op, aten, normal_dim, rule
+from secateur.graph.op import Op, aten, atens, normal_dim, rule
 
 
 def _affine(op: Op, channels: Axis, *names: str) -> None:
@@ -20,9 +20,13 @@ def _affine(op: Op, channels: Axis, *names: str) -> None:
                 )
 
 
-@rule(aten.native_batch_norm, aten._native_batch_norm_legit, aten._native_batch_norm_legit_no_training,
-      aten.cudnn_batch_norm, aten.miopen_batch_norm, aten._batch_norm_with_update,
-      aten._batch_norm_no_update, aten._native_batch_norm_legit_functional)  # fmt: skip
+@rule(
+    *atens(
+        "native_batch_norm _native_batch_norm_legit _native_batch_norm_legit_no_training "
+        "cudnn_batch_norm miopen_batch_norm _batch_norm_with_update _batch_norm_no_update "
+        "_native_batch_norm_legit_functional"
+    )
+)
 def batch_norm(op: Op) -> None:
     """Every channel by itself."""
     axes = op.axes(op.args["input"])

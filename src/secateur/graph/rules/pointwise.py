@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 from secateur.graph.axes import Axis
-from secateur.graph.op import Op, aten, rule
+from secateur.graph.op import Op, aten, atens, rule
 
 
 @rule(
-    aten.add_, aten.sub_, aten.mul_, aten.div_, aten.pow_, aten.copy_, aten.copy, aten.clone, aten._to_copy,
-    aten.contiguous, aten.alias, aten.detach, aten.detach_, aten.lift_fresh, aten.lift, aten.dropout,
-    aten.native_dropout, aten.fill_, aten.zero_, aten.masked_fill, aten.masked_fill_, aten.where,
-    aten.bernoulli, aten.bernoulli_, aten._prelu_kernel, aten.relu_, aten.hardtanh_, aten.silu_,
-    aten.hardswish, aten.hardswish_, aten.leaky_relu_, aten.elu_, aten.clamp_, aten.sigmoid_, aten.tanh_,
-    aten.hardsigmoid_, aten.gelu_, aten.celu_, aten.exp_, aten.sqrt_, aten.neg_, aten.erf, aten.conj_physical,
-    aten._conj, aten.resolve_conj, aten.real, aten.imag, aten.rrelu_with_noise, aten.normal_, aten.uniform_,
-    aten.exponential_, aten.nan_to_num_, aten.clamp_min_, aten.clamp_max_, aten.floor_, aten.logical_not_,
-    aten.bitwise_not_, aten.threshold_, aten.mish_, aten.softplus, aten.log_sigmoid_forward, aten.floor_divide,
-    aten.normal_functional, aten._fused_dropout, aten.rsub, aten.complex, aten.polar,
-    aten.maximum, aten.minimum, aten.rsqrt_, aten.square_, aten.abs_, aten.addcmul_, aten.addcdiv_, aten.lerp_, aten.logical_and_, aten.logical_or_, aten.round_, aten.sign_,
-)  # fmt: skip
+    *atens(
+        "add_ sub_ mul_ div_ pow_ copy_ copy clone _to_copy contiguous alias detach detach_ "
+        "lift_fresh lift dropout native_dropout fill_ zero_ masked_fill masked_fill_ where "
+        "bernoulli bernoulli_ _prelu_kernel relu_ hardtanh_ silu_ hardswish hardswish_ "
+        "leaky_relu_ elu_ clamp_ sigmoid_ tanh_ hardsigmoid_ gelu_ celu_ exp_ sqrt_ neg_ erf "
+        "conj_physical _conj resolve_conj real imag rrelu_with_noise normal_ uniform_ "
+        "exponential_ nan_to_num_ clamp_min_ clamp_max_ floor_ logical_not_ bitwise_not_ "
+        "threshold_ mish_ softplus log_sigmoid_forward floor_divide normal_functional "
+        "_fused_dropout rsub complex polar maximum minimum rsqrt_ square_ abs_ addcmul_ addcdiv_ "
+        "lerp_ logical_and_ logical_or_ round_ sign_"
+    )
+)
 def pointwise(op: Op) -> None:
     """Right-aligned broadcasting; dimensions of one index adapt."""
     for out in op.outputs:

@@ -7,12 +7,15 @@ from dataclasses import dataclass
 import torch
 
 from secateur.graph.axes import Axis
-from secateur.graph.op import Op, aten, normal_dim, normal_dims, rule
+from secateur.graph.op import Op, aten, atens, normal_dim, normal_dims, rule
 
 
-@rule(aten.mean, aten.sum, aten.nansum, aten.var, aten.std, aten.var_mean, aten.std_mean, aten.amax, aten.amin,
-      aten.max, aten.min, aten.prod, aten.logsumexp, aten.linalg_vector_norm, aten.norm, aten.any, aten.all,
-      aten.median, aten.nanmedian, aten.aminmax, aten.count_nonzero)  # fmt: skip
+@rule(
+    *atens(
+        "mean sum nansum var std var_mean std_mean amax amin max min prod logsumexp "
+        "linalg_vector_norm norm any all median nanmedian aminmax count_nonzero"
+    )
+)
 def reduce(op: Op) -> None:
     """Dimensions disappear; over a free axis the reduction changes when indices go."""
     tensor = op.args["self"]
@@ -60,9 +63,12 @@ def softmax(op: Op) -> None:
     op.give(op.out, axes)
 
 
-@rule(aten.cumsum, aten.cumprod, aten.cummax, aten.cummin, aten.logcumsumexp, aten.sort, aten.argsort,
-      aten.topk, aten.argmax, aten.argmin, aten.kthvalue, aten.mode, aten.cumsum_, 
-      aten.diff, aten.multinomial)  # fmt: skip
+@rule(
+    *atens(
+        "cumsum cumprod cummax cummin logcumsumexp sort argsort topk argmax argmin kthvalue mode "
+        "cumsum_ diff multinomial"
+    )
+)
 def along(op: Op) -> None:
     """The order or the number of positions along a dimension enters the result."""
     axes = op.axes(op.args["self"])

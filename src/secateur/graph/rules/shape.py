@@ -7,11 +7,10 @@ from math import prod
 import torch
 
 from secateur.graph.axes import Axis, factor, product, split
-from secateur.graph.op import Op, aten, normal_dim, normal_dims, rule
+from secateur.graph.op import Op, aten, atens, normal_dim, normal_dims, rule
 
 
-@rule(aten.view, aten._unsafe_view, aten.reshape, aten._reshape_alias, aten.view_copy, aten.reshape_as,
-      aten.view_as, aten._reshape_copy)  # fmt: skip
+@rule(*atens("view _unsafe_view reshape _reshape_alias view_copy reshape_as view_as _reshape_copy"))
 def view(op: Op) -> None:
     """Match runs of input and output dimensions of equal extent; each run merges, then factors."""
     source = op.args["self"]
@@ -126,7 +125,7 @@ def squeeze(op: Op) -> None:
 
 @rule(aten.expand, aten.expand_copy, aten.broadcast_to, aten.expand_as)
 def expand(op: Op) -> None:
-    """Dimensions of one index repeated: the new axis is sized by the user's code or by a partner."""
+    """Dimensions of one index repeated; the user's code or a partner sizes the new axis."""
     axes = op.axes(op.args["self"])
     shift = op.out.dim() - len(axes)
     named = []
@@ -199,8 +198,9 @@ def pixel_unshuffle(op: Op) -> None:
 def as_strided(op: Op) -> None:
     """Overlapping windows: a dimension survives where the new strides step over it as a whole.
 
-    Index i of an input dimension (size n, stride s) is still index i of an output dimension with the
-    same size and stride if all other output strides are multiples of n * s or stay below s together.
+    Index i of an input dimension (size n, stride s) is still index i of an output dimension with
+    the same size and stride if all other output strides are multiples of n * s or stay below s
+    together.
     """
     source, out = op.args["self"], op.out
     axes, strides = op.axes(source), source.stride()

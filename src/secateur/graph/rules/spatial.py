@@ -19,13 +19,15 @@ def _packets(*prefixes: str) -> list[object]:
     ]
 
 
-_POOLS = _packets("upsample_", "_upsample_", "avg_pool", "max_pool", "adaptive_", "_adaptive_", "reflection_pad",
-                  "replication_pad", "fractional_max_pool", "mkldnn_max_pool", "mkldnn_adaptive")  # fmt: skip
+_POOLS = _packets(
+    *["upsample_", "_upsample_", "avg_pool", "max_pool", "adaptive_", "_adaptive_", "reflection_pad"],
+    *["replication_pad", "fractional_max_pool", "mkldnn_max_pool", "mkldnn_adaptive"],
+)
 
 
 @rule(*_POOLS)
 def spatial(op: Op) -> None:
-    """Dimensions after the first two follow the geometry (all but the last few, where unbatched)."""
+    """The last dimensions follow the geometry; batch and channels pass through."""
     tensor = op.inputs[0]
     axes = op.axes(tensor)
     moved = _spatial_rank(op)
