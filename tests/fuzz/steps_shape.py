@@ -82,12 +82,12 @@ def to_flat(w: Writer, one: Step) -> None:
     if w.chance(0.5) or w.c * prod(w.space) > 200:
         w.run(w.pick(
             f"x = x.mean({dims})", f"x = F.adaptive_avg_pool{w.nd}(x, 1).flatten(1)",
-            f"x = x.amax({dims})", f"x = F.adaptive_max_pool{w.nd}(x, 1).view(x.shape[0], -1)",
+            f"x = x.amax({dims})", f"x = F.adaptive_max_pool{w.nd}(x, 1).reshape(x.shape[0], -1)",
             f"x = F.adaptive_avg_pool{w.nd}(x, 1).reshape(-1, {w.size(w.c, 'x.shape[1]')})",
         ))  # fmt: skip
     else:
         total = w.c * prod(w.space)
-        w.run(w.pick("x = x.flatten(1)", "x = x.view(x.shape[0], -1)", "x = torch.flatten(x, 1)",
+        w.run(w.pick("x = x.flatten(1)", "x = x.contiguous().view(x.shape[0], -1)", "x = torch.flatten(x, 1)",
                      f"x = x.reshape(-1, {w.size(total)})", "x = x.reshape(len(x), -1)"))  # fmt: skip
         w.c = total
     w.kind, w.space = "flat", ()

@@ -97,6 +97,22 @@ def test_time_goes_on_for_as_long_as_asked() -> None:
     assert taken.runs > 1
 
 
+def test_slow_models_are_not_run_for_long() -> None:
+    order: list[str] = []
+    runs = {name: partial(order.append, name) for name in "ab"}
+    times = clock.compare(runs, repeats=1000, max_time=1e-9)
+    assert times["a"].runs == 3
+    assert len(order) == 2 * (3 + 1)
+
+
+def test_times_that_scatter_take_longer() -> None:
+    steady, scattered = {"a": [1.0, 1.01, 1.0, 1.0]}, {"a": [1.0, 9.0, 1.0, 5.0]}
+    for elapsed, wanted in ((0.1, False), (0.3, True), (1.1, True)):
+        assert clock._enough(steady, elapsed, 4, 0.2, 10) == wanted
+    for elapsed, wanted in ((0.3, False), (0.9, False), (1.1, True)):
+        assert clock._enough(scattered, elapsed, 4, 0.2, 10) == wanted
+
+
 def test_ratio_is_of_the_medians() -> None:
     latency = clock.Latency
     times = {"a": latency(10, 1, 5, 1), "b": latency(4, 1, 5, 1)}
@@ -111,7 +127,8 @@ def test_compiled() -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [{"repeats": 0}, {"warmup": -1}, {"min_time": float("nan")}, {"threads": 0}]
+    "arguments",
+    [{"repeats": 0}, {"warmup": -1}, {"min_time": float("nan")}, {"max_time": 0}, {"threads": 0}],
 )
 def test_wrong_arguments(arguments: dict[str, float]) -> None:
     with pytest.raises(RecipeError):

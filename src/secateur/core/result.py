@@ -107,7 +107,9 @@ class Result:
         old, new = self.before.latency, self.after.latency
         if old is None or new is None:
             return []
-        if abs(old.median_ms - new.median_ms) <= 2 * hypot(old.error_ms, new.error_ms):
+        if max(old.spread_ms / old.median_ms, new.spread_ms / new.median_ms) > 0.5:
+            verdict = "the machine is too busy to compare"
+        elif abs(old.median_ms - new.median_ms) <= 2 * hypot(old.error_ms, new.error_ms):
             verdict = "no difference beyond the noise"
         elif new.median_ms < old.median_ms:
             verdict = f"{old.median_ms / new.median_ms:.2f} times as fast"

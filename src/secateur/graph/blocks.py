@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
 
 from torch import nn
 
 from secateur.graph.flow import Flow
 from secateur.graph.graph import Block
+
+_MOST_STEPS = 10_000
 
 
 def residual_blocks(model: nn.Module, flow: Flow) -> list[Block]:
@@ -38,28 +39,22 @@ def _is_residual(flow: Flow, source: int, result: int) -> bool:
     kind, parents = flow.parents.get(result, ("", ()))
     if kind == "relu":
         origin, _ = flow.parents.get(source, ("", ()))
-        return origin == "relu" and any(_reaches(flow, p, source) for p in parents)
-    return kind in ("sum", "same") and _reaches(flow, result, source)
+        return origin == "relu" and len(parents) == 1 and _times(flow, parents[0], source) == 1
+    return _times(flow, result, source) == 1
 
 
-def _reaches(flow: Flow, start: int, target: int) -> bool:
-    """Whether `target` is a summand of `start`, through sums and copies only."""
-    seen: set[int] = set()
-    stack: list[int] = [start]
-    summed = False
-    while stack:
+def _times(flow: Flow, result: int, source: int) -> int:
+    """How often `source` is a summand of `result`, through sums and copies only."""
+    total = 0
+    seen = 0
+    stack = [result]
+    while stack and seen < _MOST_STEPS:
+        seen += 1
         current = stack.pop()
-        if current == target:
-            return summed
-        if current in seen:
+        if current == source:
+            total += 1
             continue
-        seen.add(current)
         kind, parents = flow.parents.get(current, ("", ()))
         if kind in ("sum", "same"):
-            summed = summed or kind == "sum"
-            stack.extend(_unique(parents))
-    return False
-
-
-def _unique(values: Iterable[int]) -> list[int]:
-    return list(dict.fromkeys(values))
+            stack.extend(parents)
+    return total

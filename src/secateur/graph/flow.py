@@ -13,21 +13,17 @@ from secateur.graph.op import Op
 _aten = torch.ops.aten
 
 
-class Flow:
-    """Which tensors are sums of which: enough to find residual blocks (`blocks.py`)."""
+_SUMS = frozenset({_aten.add, _aten.add_})
+_RELU = frozenset({_aten.relu, _aten.relu_})
+_SAME = frozenset({
+    _aten.clone, _aten.alias, _aten.detach, _aten.contiguous, _aten._to_copy, _aten.dropout,
+    _aten.view, _aten._unsafe_view, _aten.reshape, _aten._reshape_alias, _aten.unsqueeze,
+    _aten.squeeze,
+})  # fmt: skip
 
-    _SUMS = frozenset({_aten.add, _aten.add_})
-    _SAME = frozenset(
-        {
-            _aten.clone,
-            _aten.alias,
-            _aten.detach,
-            _aten.contiguous,
-            _aten._to_copy,
-            _aten.dropout,
-        }
-    )
-    _RELU = frozenset({_aten.relu, _aten.relu_})
+
+class Flow:
+    """The sums of a run: every tensor value has a number, and sums and copies know their parents."""
 
     def __init__(self) -> None:
         self._ids = WeakTensorKeyDictionary()
@@ -49,11 +45,11 @@ class Flow:
         if not isinstance(out, Tensor):
             return
         kind = (
-            "sum" if packet in self._SUMS else
-            "same" if packet in self._SAME else
-            "relu" if packet in self._RELU else ""
-        )  # fmt: skip
-        parents = tuple(self.id(t) for t in op.inputs if t.shape == out.shape) if kind else ()
+            "sum" if packet in _SUMS else "same" if packet in _SAME else "relu" * (packet in _RELU)
+        )
+        if kind == "sum" and op.get("alpha", 1) != 1:
+            kind = ""
+        parents = tuple(self.id(t) for t in op.inputs if t.numel() == out.numel()) if kind else ()
         inplace = str(packet).endswith("_")
         number = self.id(out, new=inplace)
         if parents and number not in parents:

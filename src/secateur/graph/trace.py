@@ -301,17 +301,16 @@ def recording(trace: Trace) -> Iterator[None]:
         trace.modules.append(name)
         trace.recurrent = isinstance(module, nn.RNNBase)
         first = next((t for t in tree_leaves(args) if isinstance(t, Tensor)), None)
-        trace.scratch.setdefault("inputs", []).append(
-            None if first is None else trace.flow.id(first)
-        )
+        seen = None if first is None else (trace.flow.id(first), first.shape)
+        trace.scratch.setdefault("inputs", []).append(seen)
 
     def leave(module: nn.Module, args: Any, out: Any) -> None:
         name = trace.modules.pop()
         trace.recurrent = False
         source = trace.scratch["inputs"].pop()
         first = next((t for t in tree_leaves(out) if isinstance(t, Tensor)), None)
-        if source is not None and first is not None:
-            trace.flow.calls.append((name, source, trace.flow.id(first), isinstance(out, tuple)))
+        if source is not None and first is not None and source[1] == first.shape:
+            trace.flow.calls.append((name, source[0], trace.flow.id(first), isinstance(out, tuple)))
 
     hooks = nn.modules.module
     handles = [

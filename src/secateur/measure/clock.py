@@ -18,6 +18,7 @@ from secateur.core.errors import RecipeError
 from secateur.core.measured import Latency
 
 _MOST_RUNS = 10_000
+_LEAST_RUNS = 3
 
 
 def measure(
@@ -27,6 +28,7 @@ def measure(
     warmup: int = 3,
     repeats: int = 20,
     min_time: float = 0.2,
+    max_time: float = 10.0,
     threads: int | None = None,
     compile: bool = False,
 ) -> Latency:
@@ -37,7 +39,8 @@ def measure(
         example: What `as_call` accepts.
         warmup: Calls before anything is timed.
         repeats: The fewest timed calls.
-        min_time: Seconds that are timed at least.
+        min_time: Seconds that are timed at least; up to five times as many where they scatter.
+        max_time: Seconds after which three calls are enough.
         threads: CPU threads inside an operation; by default as many as PyTorch uses now.
         compile: Time `torch.compile(model)`; compiling happens in the warm-up.
 
@@ -55,6 +58,7 @@ def measure(
         warmup=warmup,
         repeats=repeats,
         min_time=min_time,
+        max_time=max_time,
         threads=threads,
         device=_device(model, call),
         models=[model],
@@ -69,6 +73,7 @@ def compare(
     warmup: int = 3,
     repeats: int = 20,
     min_time: float = 0.2,
+    max_time: float = 10.0,
     threads: int | None = None,
     device: torch.device | None = None,
     models: Iterator[nn.Module] | list[nn.Module] | None = None,
@@ -81,7 +86,9 @@ def compare(
             `functools.partial` are timed in eval mode and restored.
         warmup: Rounds before anything is timed.
         repeats: The fewest timed rounds.
-        min_time: Seconds that every candidate is timed at least, together.
+        min_time: Seconds by candidate that are timed at least; up to five times as many where the
+            times scatter.
+        max_time: Seconds by candidate after which three rounds are enough.
         threads: CPU threads inside an operation; by default as many as PyTorch uses now.
         device: Where the work runs; by default read off the models and tensors in the callables.
         models: Further modules to put in eval mode and restore.
@@ -97,16 +104,21 @@ def compare(
         RecipeError: There is nothing to time, or a number makes no sense.
     """
     _check(candidates, warmup, repeats, min_time, threads)
+    if not max_time > 0:
+        raise RecipeError(f"max_time={max_time!r}: expected seconds, above 0")
     found, device_found = _inside(candidates.values())
     where = device or device_found
     wait = None if where.type == "cpu" else partial(torch.accelerator.synchronize, where)
     seconds: dict[str, list[float]] = {name: [] for name in candidates}
     with _quiet([*found, *(models or ())], threads):
+        start, most = perf_counter(), max_time * len(candidates)
         for _ in range(warmup):
             for run in candidates.values():
-                run()
+                _once(run, wait)
+            if perf_counter() - start > most / 4:
+                break
         start = perf_counter()
-        while not _enough(seconds, repeats, min_time * len(candidates), start):
+        while not _enough(seconds, perf_counter() - start, repeats, min_time, max_time):
             for name, run in candidates.items():
                 seconds[name].append(_once(run, wait))
         used = torch.get_num_threads()
@@ -130,10 +142,26 @@ def _once(run: Callable[[], object], wait: Callable[[], object] | None) -> float
 
 
 def _enough(
-    seconds: Mapping[str, list[float]], repeats: int, min_time: float, start: float
+    seconds: Mapping[str, list[float]],
+    elapsed: float,
+    repeats: int,
+    min_time: float,
+    max_time: float,
 ) -> bool:
-    runs = min(len(taken) for taken in seconds.values())
-    return runs >= _MOST_RUNS or (runs >= repeats and perf_counter() - start >= min_time)
+    """Whether there are runs enough; where they scatter, up to five times as long is spent."""
+    runs, each = min(len(taken) for taken in seconds.values()), elapsed / len(seconds)
+    if runs >= _MOST_RUNS or (runs >= _LEAST_RUNS and each >= max_time):
+        return True
+    if runs < repeats or each < min_time:
+        return False
+    return each >= 5 * min_time or all(_steady(taken) for taken in seconds.values())
+
+
+def _steady(seconds: list[float]) -> bool:
+    if len(seconds) < 2:
+        return True
+    low, middle, high = quantiles(seconds, n=4)
+    return high - low <= 0.1 * middle
 
 
 def _summary(seconds: list[float], threads: int, device: str, compiled: bool) -> Latency:

@@ -20,7 +20,15 @@ def _packets(*prefixes: str) -> list[object]:
 
 
 _POOLS = _packets(
-    *["upsample_", "_upsample_", "avg_pool", "max_pool", "adaptive_", "_adaptive_", "reflection_pad"],
+    *[
+        "upsample_",
+        "_upsample_",
+        "avg_pool",
+        "max_pool",
+        "adaptive_",
+        "_adaptive_",
+        "reflection_pad",
+    ],
     *["replication_pad", "fractional_max_pool", "mkldnn_max_pool", "mkldnn_adaptive"],
 )
 

@@ -1,0 +1,15 @@
+"""Every registered criterion keeps the promises of `check_criterion`."""
+
+from __future__ import annotations
+
+import pytest
+
+from secateur.score import criteria
+from secateur.testing import check_criterion
+
+OWN = [n for n in criteria if criteria.get(n).__module__.startswith("secateur.")]
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_criterion(name: str) -> None:
+    check_criterion(name)
