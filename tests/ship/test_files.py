@@ -405,3 +405,13 @@ def test_mutated_plans(saved: Path, tmp_path: Path, seed: int) -> None:
 def test_too_large_plans(saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(plan_json, "MAX_TEXT", 10)
     refused(copied(saved, tmp_path), "too large")
+
+
+def test_loaded_weights_do_not_depend_on_the_file(saved: Path, tmp_path: Path) -> None:
+    folder = copied(saved, tmp_path)
+    model = load(folder, into=build)
+    before = model.head.weight.detach().clone()
+    with (folder / WEIGHTS).open("r+b") as file:
+        file.write(b"\xff" * (folder / WEIGHTS).stat().st_size)
+    assert torch.equal(model.head.weight, before)
+    assert all(tensor.data_ptr() % 16 == 0 for tensor in model.state_dict().values())

@@ -248,7 +248,7 @@ class _Dispatch(TorchDispatchMode):
                 out = func(*args, **kwargs)
         else:
             out = func(*args, **kwargs)
-        with torch._C.DisableTorchFunction():  # our own look at shapes is not the user's
+        with torch._C.DisableTorchFunction():
             self.trace.record(func, args, kwargs, out)
         return out
 
@@ -301,7 +301,8 @@ def recording(trace: Trace) -> Iterator[None]:
         trace.modules.append(name)
         trace.recurrent = isinstance(module, nn.RNNBase)
         first = next((t for t in tree_leaves(args) if isinstance(t, Tensor)), None)
-        seen = None if first is None else (trace.flow.id(first), first.shape)
+        with torch._C.DisableTorchFunction():  # our own look at shapes is not the user's
+            seen = None if first is None else (trace.flow.id(first), first.shape)
         trace.scratch.setdefault("inputs", []).append(seen)
 
     def leave(module: nn.Module, args: Any, out: Any) -> None:
@@ -309,8 +310,10 @@ def recording(trace: Trace) -> Iterator[None]:
         trace.recurrent = False
         source = trace.scratch["inputs"].pop()
         first = next((t for t in tree_leaves(out) if isinstance(t, Tensor)), None)
-        if source is not None and first is not None and source[1] == first.shape:
-            trace.flow.calls.append((name, source[0], trace.flow.id(first), isinstance(out, tuple)))
+        with torch._C.DisableTorchFunction():
+            if source is not None and first is not None and source[1] == first.shape:
+                call = (name, source[0], trace.flow.id(first), isinstance(out, tuple))
+                trace.flow.calls.append(call)
 
     hooks = nn.modules.module
     handles = [

@@ -280,8 +280,7 @@ def _apply(model: nn.Module, plans: Sequence[Plan], values: Mapping[str, Tensor]
             for name, tensor in state_of(model).items():
                 if id(tensor) not in set_already:
                     set_already.add(id(tensor))
-                    new = values[name].to(tensor.device)
-                    done[-1].data(tensor, _like(new, tensor), None)
+                    done[-1].data(tensor, _like(values[name], tensor), None)
     except BaseException:
         for edit in reversed(done):
             edit.undo()
@@ -290,10 +289,12 @@ def _apply(model: nn.Module, plans: Sequence[Plan], values: Mapping[str, Tensor]
 
 
 def _like(new: Tensor, tensor: Tensor) -> Tensor:
-    """The same values in the memory format of the tensor that they replace."""
-    if tensor.dim() == 4 and tensor.is_contiguous(memory_format=torch.channels_last):
-        return new.contiguous(memory_format=torch.channels_last)
-    return new
+    """The same values in memory of their own, where and as the tensor that they replace is.
+
+    What was read lies in the mapped file, which may change, at addresses for which some kernels
+    round differently.
+    """
+    return torch.empty_like(tensor.data).copy_(new)
 
 
 def _digest(path: Path) -> dict[str, Any]:
