@@ -154,6 +154,11 @@ def prune_(
     """
     start = perf_counter()
     call = _call(model, example, data)
+    for name, parameter in model.named_parameters():
+        if parameter.is_meta:
+            raise InputError(
+                f"{name} is on the meta device", hint="load the weights before pruning"
+            )
     score_before = None if evaluate is None else float(evaluate(model))
     frozen: dict[str, Reason] = {}
     failure: CutFailed | None = None

@@ -86,9 +86,9 @@ def N(high: int, *shape: int) -> Tensor:
 
 # --- pointwise ------------------------------------------------------------------------------------
 UNARY = """relu_ hardtanh_ silu_ leaky_relu_ elu_ sigmoid_ tanh_ hardsigmoid_ gelu_ celu_ exp_ sqrt_
- neg_ nan_to_num_ floor_ rsqrt_ square_ abs_ round_ sign_ mish_ hardswish hardswish_ erf conj_physical
- resolve_conj real zero_ detach detach_ alias clone contiguous lift lift_fresh softplus _to_copy
- logical_not_ normal_ uniform_ exponential_ bernoulli_ normal_functional"""
+ neg_ nan_to_num_ floor_ rsqrt_ square_ abs_ round_ sign_ mish_ hardswish hardswish_ erf
+ conj_physical resolve_conj real zero_ detach detach_ alias clone contiguous lift lift_fresh
+ softplus _to_copy logical_not_ normal_ uniform_ exponential_ bernoulli_ normal_functional"""
 call(UNARY, "a b -> a b", R(3, 4))
 call("imag real _conj", "a b -> a b", C(3, 4))
 call("bernoulli", "a b -> a b", P(3, 4).clamp(max=1))
@@ -119,7 +119,7 @@ call("view reshape", "a b c -> (a*b) c", R(3, 2, 4), [6, 4])
 call("view reshape", "a b -> (a*b)", R(3, 4), [-1])
 call("view reshape", "4 6 -> 3 8", R(4, 6), [3, 8])
 call("view_as reshape_as", "a (b*c), d e f -> a b c | a d | b e | c f", R(3, 8), R(3, 2, 4))
-call("_reshape_alias", "3 8 -> 3 2 4", R(3, 8), [3, 2, 4], [8, 4, 1])
+call("_reshape_alias", "a (b*c) -> a b c", R(3, 8), [3, 2, 4], [8, 4, 1])
 call("view_as_real", "a b -> a b 2", C(3, 4))
 call("view_as_complex", "a b 2 -> a b", R(3, 4, 2))
 call("permute permute_copy", "a b c -> c a b", R(2, 3, 4), [2, 0, 1])
@@ -140,7 +140,7 @@ call("channel_shuffle native_channel_shuffle", "a (2*b) c d -> a (b*2) c d", R(2
 call("glu", "a (b+b) -> a b", R(3, 8), 1)
 call("pixel_shuffle", "a (b*4) 3 3 -> a b 6 6", R(2, 12, 3, 3), 2)
 call("pixel_unshuffle", "a b 4 4 -> a (b*4) 2 2", R(2, 3, 4, 4), 2)
-call("as_strided as_strided_ as_strided_copy", "a 8 -> a 8", R(3, 8), [3, 8], [8, 1])
+call("as_strided as_strided_ as_strided_copy", "a b -> a b", R(3, 8), [3, 8], [8, 1])
 call("as_strided", "a 8 -> a 3 4", R(3, 8), [3, 3, 4], [8, 2, 1])
 call("flip", "a 4 -> a 4", R(3, 4), [1])
 call("roll", "a 4 -> a 4", R(3, 4), [1], [1])
@@ -213,7 +213,7 @@ call("index", "5 a 4, b, b -> b a", R(5, 6, 4), [N(5, 3), None, N(4, 3)])
 call("index", "5 6 a, b 1, c -> b c a", R(5, 6, 4), [N(5, 3, 1), N(6, 2)])
 PUT = "index_put index_put_ _index_put_impl_ _unsafe_index_put"
 call(PUT, "a 6 b, 3, a 3 b -> a 6 b", R(5, 6, 4), [None, IX], R(5, 3, 4))
-call("index_put", "a 6 b, 3, b -> a 6 b", R(5, 6, 4), [None, IX], R(4))
+call("index_put", "a 6 4, 3, 4 -> a 6 4", R(5, 6, 4), [None, IX], R(4))
 call("index_put", "5 a b, 3, 3 a b -> 5 a b", R(5, 6, 4), [IX], R(3, 6, 4))
 call("index_select", "a 6, b -> a b", R(5, 6), 1, N(6, 3))
 call("gather", "a 6, a b -> a b", R(5, 6), 1, N(6, 5, 3))
@@ -227,8 +227,8 @@ COPY = "index_add index_add_ index_copy index_copy_"
 call(COPY, "a 6, 3, a 3 -> a 6", R(5, 6), 1, IX, R(5, 3))
 call("index_fill index_fill_", "a 6, 3 -> a 6", R(5, 6), 1, IX, 2.0)
 call("masked_scatter masked_scatter_", "5 6, 5 6, 5 6 -> 5 6", R(5, 6), M(5, 6), R(5, 6))
-call("select_scatter", "a 6, a -> a 6", R(5, 6), R(5), 1, 2)
-call("slice_scatter", "a 6, a 3 -> a 6", R(5, 6), R(5, 3), 1, 1, 4)
+call("select_scatter", "5 6, 5 -> 5 6", R(5, 6), R(5), 1, 2)
+call("slice_scatter", "5 6, 5 3 -> 5 6", R(5, 6), R(5, 3), 1, 1, 4)
 LENGTHS = torch.tensor([5, 4, 2])
 call("_pack_padded_sequence", "5 3 a, 3 -> 11 a, 5", R(5, 3, 4), LENGTHS, False)
 BATCHES = torch.tensor([3, 3, 2, 2, 1])

@@ -48,6 +48,11 @@ def analyze(
             "the model is a TorchScript module, whose sizes are compiled in",
             hint="give the nn.Module that it was made from",
         )
+    if hasattr(model, "_orig_mod"):
+        raise UnsupportedModel(
+            "the model is wrapped by torch.compile",
+            hint="give model._orig_mod, and compile the result",
+        )
     lazy = [name for name, p in model.named_parameters() if is_lazy(p)]
     if lazy:
         raise InputError(

@@ -23,7 +23,7 @@ _SAME = frozenset({
 
 
 class Flow:
-    """The sums of a run: every tensor value has a number, and sums and copies know their parents."""
+    """The sums of a run: every value has a number, and sums and copies know their parents."""
 
     def __init__(self) -> None:
         self._ids = WeakTensorKeyDictionary()

@@ -20,7 +20,6 @@ import torch
 from torch import Tensor, nn
 
 from secateur.apply.cut import replay
-from secateur.apply.edit import restoring
 from secateur.core import paths, plan_json
 from secateur.core.errors import FileError, InputError, SecateurError, StalePlan
 from secateur.core.history import plans_of, remember
@@ -275,12 +274,12 @@ def _apply(model: nn.Module, plans: Sequence[Plan], values: Mapping[str, Tensor]
     try:
         for plan in plans:
             done.append(replay(model, plan))
-        with restoring(done[-1]), torch.no_grad():
-            set_already: set[int] = set()
-            for name, tensor in state_of(model).items():
-                if id(tensor) not in set_already:
-                    set_already.add(id(tensor))
-                    done[-1].data(tensor, _like(values[name], tensor), None)
+        tensors = {id(tensor): (name, tensor) for name, tensor in state_of(model).items()}
+        for name, tensor in tensors.values():
+            done[-1].data(tensor, _like(values[name], tensor), None)
+        for module in model.modules():
+            if isinstance(module, nn.RNNBase):
+                module.flatten_parameters()
     except BaseException:
         for edit in reversed(done):
             edit.undo()

@@ -43,7 +43,7 @@ def check_unit(unit: Unit) -> None:
         assert not unit.sites(graph, skip("*"), model), f"{unit!r} finds sites out of scope"
         for site in places:
             label = f"{unit!r}, site {site.name}"
-            assert site.n >= 1 and site.floor >= 0, f"{label}: {site.floor} of {site.n} indices stay"
+            assert site.n >= 1 and site.floor >= 0, f"{label} has {site.n} indices"
             assert site.slices or site.module is not None, f"{label} holds nothing"
             for part in site.slices:
                 _exists(label, site, part, model)

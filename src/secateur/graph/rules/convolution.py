@@ -19,9 +19,7 @@ def convolution(op: Op) -> None:
     a, w = op.axes(x), op.axes(weight)
     for axis in w[2:]:
         axis.freeze(Reason("the kernel of a convolution", GEOMETRY))
-    for axis in a[2:]:
-        op.freeze(axis, "the space that a convolution slides over")
-    space = [op.spatial(n) for n in op.out.shape[2:]]
+    space = [_slide(op, k, axis, weight.shape[2 + k]) for k, axis in enumerate(a[2:])]
     if op.get("transposed", False):
         channels = _transposed(op, a[1], w, groups)
         op.macs(1, [a[0], *a[2:], *w])
@@ -38,6 +36,17 @@ def convolution(op: Op) -> None:
     if bias is not None:
         op.unify(op.axes(bias)[0], channels)
     op.give(op.out, [a[0], channels, *space])
+
+
+def _slide(op: Op, k: int, axis: Axis, kernel: int) -> Axis:
+    """The output's k-th spatial axis: the input's own, where the kernel has one element."""
+    stride, padding = (op.get(name, [default]) for name, default in (("stride", 1), ("padding", 0)))
+    steps = stride[min(k, len(stride) - 1)], padding[min(k, len(padding) - 1)]
+    still = kernel == 1 and steps == (1, 0)
+    if still and op.out.shape[2 + k] == axis.size:
+        return axis
+    op.freeze(axis, "the space that a convolution slides over")
+    return op.spatial(op.out.shape[2 + k])
 
 
 def _forward(op: Op, channels_in: Axis, w: list[Axis], groups: int) -> Axis:

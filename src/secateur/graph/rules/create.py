@@ -14,7 +14,7 @@ CONSTANT = set(
 )
 
 
-@rule(*atens("zeros_like ones_like empty_like full_like rand_like randn_like randint_like"))
+@rule(*atens("zeros_like ones_like empty_like full_like"))
 def like(op: Op) -> None:
     """The same shape as another tensor, now and after a cut."""
     op.give(op.out, op.axes(op.args["self"]))

@@ -9,13 +9,13 @@ from secateur.graph.op import Op, aten, atens, rule
 @rule(
     *atens(
         "add_ sub_ mul_ div_ pow_ copy_ copy clone _to_copy contiguous alias detach detach_ "
-        "lift_fresh lift dropout native_dropout fill_ zero_ masked_fill masked_fill_ where "
-        "bernoulli bernoulli_ _prelu_kernel relu_ hardtanh_ silu_ hardswish hardswish_ "
+        "lift_fresh lift dropout fill_ zero_ masked_fill masked_fill_ where "
+        "_prelu_kernel relu_ hardtanh_ silu_ hardswish hardswish_ "
         "leaky_relu_ elu_ clamp_ sigmoid_ tanh_ hardsigmoid_ gelu_ celu_ exp_ sqrt_ neg_ erf "
-        "conj_physical _conj resolve_conj real imag rrelu_with_noise normal_ uniform_ "
-        "exponential_ nan_to_num_ clamp_min_ clamp_max_ floor_ logical_not_ bitwise_not_ "
-        "threshold_ mish_ softplus log_sigmoid_forward floor_divide normal_functional "
-        "_fused_dropout rsub complex polar maximum minimum rsqrt_ square_ abs_ addcmul_ addcdiv_ "
+        "conj_physical _conj resolve_conj real imag "
+        "nan_to_num_ clamp_min_ clamp_max_ floor_ logical_not_ bitwise_not_ "
+        "threshold_ mish_ softplus log_sigmoid_forward floor_divide "
+        "rsub complex polar maximum minimum rsqrt_ square_ abs_ addcmul_ addcdiv_ "
         "lerp_ logical_and_ logical_or_ round_ sign_"
     )
 )
@@ -48,3 +48,18 @@ def bucketize(op: Op) -> None:
         for axis in op.axes(tensor):
             op.freeze(axis, "boundaries that elements are compared with")
     op.give(op.out, op.axes(first))
+
+
+@rule(
+    *atens(
+        "bernoulli bernoulli_ native_dropout _fused_dropout rrelu_with_noise normal_ uniform_ "
+        "exponential_ normal_functional rand_like randn_like randint_like geometric_ cauchy_ "
+        "log_normal_ poisson"
+    )
+)
+def drawn(op: Op) -> None:
+    """Random numbers: fewer of them are other ones, so that no cut could be verified."""
+    pointwise(op)
+    for tensor in op.outputs:
+        for axis in op.axes(tensor):
+            op.freeze(axis, "random numbers are drawn along it")
