@@ -88,10 +88,14 @@ def N(high: int, *shape: int) -> Tensor:
 UNARY = """relu_ hardtanh_ silu_ leaky_relu_ elu_ sigmoid_ tanh_ hardsigmoid_ gelu_ celu_ exp_ sqrt_
  neg_ nan_to_num_ floor_ rsqrt_ square_ abs_ round_ sign_ mish_ hardswish hardswish_ erf
  conj_physical resolve_conj real zero_ detach detach_ alias clone contiguous lift lift_fresh
- softplus _to_copy logical_not_ normal_ uniform_ exponential_ bernoulli_ normal_functional"""
+ softplus _to_copy logical_not_"""
 call(UNARY, "a b -> a b", R(3, 4))
+RANDOM = "normal_ uniform_ exponential_ bernoulli_ log_normal_ cauchy_ normal_functional"
+call(RANDOM + " rand_like randn_like", "3 4 -> 3 4", R(3, 4))
+call("geometric_", "3 4 -> 3 4", P(3, 4), 0.5)
+call("poisson", "3 4 -> 3 4", P(3, 4))
 call("imag real _conj", "a b -> a b", C(3, 4))
-call("bernoulli", "a b -> a b", P(3, 4).clamp(max=1))
+call("bernoulli", "3 4 -> 3 4", P(3, 4).clamp(max=1))
 call("bitwise_not_", "a b -> a b", M(3, 4))
 call("log_sigmoid_forward", "a b -> a b, a b", R(3, 4))
 BINARY = "add_ sub_ mul_ div_ copy_ maximum minimum rsub floor_divide logical_and_ logical_or_"
@@ -108,10 +112,10 @@ call("searchsorted", "4, a b -> a b", torch.tensor([-0.5, 0.0, 0.1, 0.5]), R(3, 
 call("_prelu_kernel", "a b c, 1 b 1 -> a b c", R(3, 4, 2), R(1, 4, 1))
 call("clamp_ threshold_", "a b -> a b", R(3, 4), -0.5, 0.5)
 call("clamp_min_ clamp_max_", "a b -> a b", R(3, 4), 0.0)
-call("rrelu_with_noise", "a b, a b -> a b", R(3, 4), R(3, 4))
+call("rrelu_with_noise", "3 4, 3 4 -> 3 4", R(3, 4), R(3, 4))
 call("bucketize", "a b, 4 -> a b", R(3, 4), torch.tensor([-0.5, 0.0, 0.1, 0.5]))
 call("dropout", "a b -> a b", R(3, 4), 0.5, False)
-call("native_dropout", "a b -> a b, a b", R(3, 4), 0.5, True)
+call("native_dropout", "3 4 -> 3 4, 3 4", R(3, 4), 0.5, True)
 
 # --- shape ----------------------------------------------------------------------------------------
 call("view reshape _unsafe_view view_copy _reshape_copy", "a (b*c) -> a b c", R(3, 8), [3, 2, 4])
@@ -161,7 +165,7 @@ call("tensor_split", "a 8 -> a 2, a 3, a 3", R(3, 8), [2, 5], 1)
 call("slice slice_copy", "a (5+b) -> a 3", R(3, 8), 1, 2, 5)
 call("slice", "a (b+2) -> a b", R(3, 8), 1, 0, -2)
 call("slice", "a (b*2) -> a b", R(3, 8), 1, 1, None, 2)
-call("narrow", "a (5+b) -> a 3", R(3, 8), 1, 2, 3)
+call("narrow", "a (b+c+d) -> a c", R(3, 8), 1, 2, 3)
 call("select select_copy", "a 4 -> a", R(3, 4), 1, 2)
 call("unbind unbind_copy", "a 2 -> a, a", R(3, 2), 1)
 call("constant_pad_nd", "a b -> a (2+b+3)", R(3, 4), [2, 3])
@@ -185,10 +189,11 @@ call("_cdist_forward", "a b, c b -> a c", R(3, 4), R(5, 4), 1.0, None)
 call("_euclidean_dist", "a b, c b -> a c", R(3, 4), R(5, 4))
 
 # --- making tensors -------------------------------------------------------------------------------
-call("zeros_like ones_like empty_like rand_like randn_like", "a b -> a b", R(3, 4))
+call("zeros_like ones_like empty_like", "a b -> a b", R(3, 4))
 call("full_like", "a b -> a b", R(3, 4), 2.0)
-call("randint_like", "a b -> a b", R(3, 4), 5)
-call("zeros ones empty rand randn", " -> a b", [3, 4])
+call("randint_like", "3 4 -> 3 4", R(3, 4), 5)
+call("zeros ones empty", " -> a b", [3, 4])
+call("rand randn", " -> 3 4", [3, 4])
 call("_efficientzerotensor", " -> 3 4", [3, 4])
 call("full", " -> a b", [3, 4], 2.0)
 call("scalar_tensor", " -> ()", 2.0)

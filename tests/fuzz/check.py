@@ -8,6 +8,7 @@ from typing import Any
 from unittest import mock
 
 import steps_channels  # noqa: F401
+import steps_code  # noqa: F401
 import steps_shape  # noqa: F401
 import steps_tokens  # noqa: F401
 import torch

@@ -9,6 +9,7 @@ object, tensor shapes, or are literals.
 from __future__ import annotations
 
 import linecache
+import math
 import random
 import types
 from collections.abc import Callable, Iterator
@@ -263,7 +264,7 @@ class Program:
         name = f"fuzz/program_{self.seed}.py"
         linecache.cache[name] = (len(text), None, [f"{line}\n" for line in text.split("\n")], name)
         scope: dict[str, Any] = {
-            "torch": torch, "nn": nn, "F": F, "SimpleNamespace": types.SimpleNamespace,
+            "torch": torch, "nn": nn, "F": F, "SimpleNamespace": types.SimpleNamespace, "math": math,
         }  # fmt: skip
         exec(compile(text, name, "exec"), scope)
         net: nn.Module = scope["net"].double()
@@ -332,7 +333,7 @@ def make_program(seed: int) -> Program:
     space = {"flat": (), "seq": (side,), "image": (side, rng.choice([side, 4])),
              "volume": (4, 4, 4), "tokens": (rng.choice([4, 6, 9, 16]),)}[kind]  # fmt: skip
     c = rng.choice([3, 4, 6, 8, 8, 12])
-    steps = tuple(random_steps(rng, rng.randint(2, 7), statistical, keeps=False, depth=0))
+    steps = tuple(random_steps(rng, rng.randint(1, 6), statistical, keeps=False, depth=0))
     return Program(
         seed=seed, kind=kind, c=c, space=space, batch=rng.choice([2, 3, 3, 4, 5]),
         ids=kind == "tokens" and rng.random() < 0.25, steps=(Step("widen", rng.randrange(1000)), *steps),

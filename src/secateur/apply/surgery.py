@@ -63,11 +63,14 @@ def cut_verified(
     check_fingerprint(model, plan)
     statistical = any(graph.axes[name].statistical for name in plan.sites if name in graph.axes)
     reference, method = _reference(model, call, graph, plan)
-    if any(bool(t.isnan().any()) for t in tensors_in(reference) if t.is_floating_point()):
-        raise InputError(
-            "the model's outputs on the example are not numbers (NaN): no cut can be verified",
-            hint="check the weights and the example for NaN",
-        )
+    if _has_nan(reference):
+        if _has_nan(run_detached(model, call)):
+            raise InputError(
+                "the model's outputs on the example are not numbers (NaN): no cut can be verified",
+                hint="check the weights and the example for NaN",
+            )
+        error = VerificationError("what would be left gives outputs that are not numbers (NaN)")
+        raise CutFailed(error, Reason("without it the outputs are not numbers (NaN)"))
     zeroed = _zeroed(model, call, plan) if statistical and keep else None
     edit = apply_plan(model, plan, optimizer=optimizer, keep=keep, check=False)
     try:
@@ -121,6 +124,10 @@ def _zeroed(model: nn.Module, call: Call, plan: Plan) -> Any:
         return run_detached(model, call)
     finally:
         edit.undo()
+
+
+def _has_nan(outputs: Any) -> bool:
+    return any(bool(t.isnan().any()) for t in tensors_in(outputs) if t.is_floating_point())
 
 
 def _skip_blocks(edit: Edit, model: nn.Module, plan: Plan) -> None:

@@ -110,7 +110,10 @@ def _unify_recurrent(trace: Trace, model: nn.Module) -> None:
             rows, columns = trace.axes(weight)
             projection = getattr(module, key.replace("_hh_", "_hr_"), None)
             if isinstance(projection, Tensor):
-                unify(columns, trace.axes(projection)[0])
+                small, hidden = trace.axes(projection)
+                unify(columns, small)
+                order = ("lt", ("count", small), ("count", hidden))
+                trace.equate(order, 1, "proj_size is smaller than hidden_size")
                 continue
             gates = split(rows, [columns.size] * (rows.size // columns.size))
             for gate in gates or [rows]:

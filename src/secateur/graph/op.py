@@ -160,11 +160,16 @@ class Op:
                 axes[d].mark("statistical")
                 self.trace.restrict(self.index, ("select", name, d, axes[d]))
 
+    def several(self, axis: Axis) -> None:
+        """Say that statistics over `axis` need two indices at least."""
+        self.trace.equate(("lt", 1, ("count", axis)), 1, "statistics of more than one value")
+
     def normalise(self, dim: int) -> None:
         """Say that statistics run over a dimension of `input`."""
         axis = self.axes(self.args["input"])[dim]
         if axis.free:
             axis.mark("statistical")
+            self.several(axis)
             self.trace.restrict(self.index, ("norm", "input", dim, axis))
 
     def macs(self, factor: int, axes: Iterable[Axis]) -> None:

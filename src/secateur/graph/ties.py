@@ -135,7 +135,7 @@ def solve(equations: Iterable[Equation], slots: Mapping[int, Slot], leaves: set[
     system.find_drivers()
     system.equations = [e for e in system.equations if system.leaves_of(e)]
     rng = np.random.default_rng(0)
-    sample = {leaf: rng.integers(1, leaf.size + 1, _SAMPLES) for leaf in leaves}
+    sample = {leaf: rng.integers(1, leaf.size + 1, _SAMPLES) for leaf in _ordered(leaves)}
     binding = [e for e in system.equations if not system.holds(e, sample, _SAMPLES).all()]
     solution = Solution(drivers=system.drivers)
     queue = _components(system, leaves, binding)
@@ -144,7 +144,7 @@ def solve(equations: Iterable[Equation], slots: Mapping[int, Slot], leaves: set[
         levels = _levels(system, members, rules)
         if len(levels) > 1 or not rules:
             base = _base(members)
-            ratios = {leaf: leaf.size // base for leaf in members if leaf in owned}
+            ratios = {leaf: leaf.size // base for leaf in _ordered(members) if leaf in owned}
             if ratios:
                 solution.ties.append((ratios, levels))
                 first = next(iter(ratios))
@@ -167,6 +167,11 @@ def _unknowns(equations: list[Equation]) -> set[Axis]:
         for leaf in key.leaves()
         if leaf.frozen is None and leaf.size > 1
     }
+
+
+def _ordered(leaves: Iterable[Axis]) -> list[Axis]:
+    """In order of creation: results must not depend on where objects lie in memory."""
+    return sorted(leaves, key=lambda axis: axis.id)
 
 
 def _base(members: Iterable[Axis]) -> int:
@@ -194,12 +199,14 @@ def _components(
             leaf = group[leaf]
         return leaf
 
-    touched = [(rule, [leaf for leaf in system.leaves_of(rule) if leaf in group]) for rule in rules]
+    touched = [
+        (r, [leaf for leaf in _ordered(system.leaves_of(r)) if leaf in group]) for r in rules
+    ]
     for _, members in touched:
         for leaf in members[1:]:
             group[root(members[0])] = root(leaf)
     found: dict[Axis, tuple[set[Axis], list[Equation]]] = {}
-    for leaf in sorted(leaves, key=lambda axis: axis.id):
+    for leaf in _ordered(leaves):
         found.setdefault(root(leaf), (set(), []))[0].add(leaf)
     for rule, members in touched:
         if members:

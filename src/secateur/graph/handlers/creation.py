@@ -15,9 +15,16 @@ if TYPE_CHECKING:
     from secateur.graph.trace import Trace
 
 
-@handles(torch.zeros, torch.ones, torch.empty, torch.rand, torch.randn)
+@handles(torch.zeros, torch.ones, torch.empty)
 def _create(trace: Trace, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
     _name_created(trace, sizes_of(args, kwargs, "size"), out)
+
+
+@handles(torch.rand, torch.randn)
+def _draw(trace: Trace, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
+    _name_created(trace, sizes_of(args, kwargs, "size"), out)
+    for axis in trace.axes(out):
+        axis.freeze(trace.reason("random numbers are drawn along it", "random"))
 
 
 @handles(Tensor.new_zeros, Tensor.new_ones, Tensor.new_empty)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from secateur.core.plan import Reason
+from secateur.graph.axes import Axis
 from secateur.graph.handlers.registry import equate, handles
 from secateur.graph.op import normal_dim
 from secateur.graph.sizes import Expr, TracedInt, expr_of
@@ -64,8 +65,14 @@ def _tensor_split(trace: Trace, args: tuple[Any, ...], kwargs: dict[str, Any], o
 @handles(Tensor.narrow, torch.narrow)
 def _narrow(trace: Trace, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
     named = dict(zip(("input", "dim", "start", "length"), args, strict=False)) | kwargs
-    start, length = named["start"], named["length"]
-    _bounds(trace, [slice(start, start + length)])
+    start, length, d = named["start"], named["length"], int(named["dim"])
+    if isinstance(start, Tensor):
+        start = int(start)
+    pieces = trace.scratch["slices"]
+    before = pieces[0][3] if pieces else Axis(0)
+    equate(trace, length, trace.axes(out)[normal_dim(d, out.dim())], "a length")
+    if before.size:
+        equate(trace, start, before, "a start")
 
 
 @handles("slice", "slice_copy")

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 @handles(Tensor.view, Tensor.reshape, torch.reshape, Tensor.expand, Tensor.resize_,
          torch.broadcast_to,
          Tensor.broadcast_to, "_unsafe_view", "view_copy",
-         "_reshape_copy", "_reshape_alias", "expand_copy")  # fmt: skip
+         "_reshape_copy", "expand_copy")  # fmt: skip
 def _view(trace: Trace, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
     sizes = sizes_of(args[1:], kwargs, "shape", "size")
     if not all(isinstance(size, int) for size in sizes):
@@ -42,7 +42,7 @@ def _common_shape(trace: Trace, args: tuple[Any, ...], kwargs: dict[str, Any], o
             trace.equate(("count", axis), ("count", model), "a common shape")
 
 
-@handles(Tensor.as_strided, torch.as_strided)
+@handles(Tensor.as_strided, torch.as_strided, "as_strided_", "as_strided_copy", "_reshape_alias")
 def _as_strided(trace: Trace, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
     """Sizes must be counts; strides must keep their proportion to the strides of the source."""
     named = dict(zip(("input", "size", "stride"), args, strict=False)) | kwargs

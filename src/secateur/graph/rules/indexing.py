@@ -204,6 +204,7 @@ def pack(op: Op) -> None:
 def unpack(op: Op) -> None:
     """The reverse."""
     axes = op.axes(op.args["data"])
+    op.freeze(axes[0], "time and batch are packed")
     _whole(op, *op.inputs[1:])
     op.give(op.out[0], [*[op.spatial(n) for n in op.out[0].shape[:2]], *axes[1:]])
     op.give(op.out[1], [op.spatial(n) for n in op.out[1].shape])

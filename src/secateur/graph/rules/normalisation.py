@@ -82,6 +82,7 @@ def group_norm(op: Op) -> None:
     op.trace.scratch["groups"] = pair[0]
     if pair[1].free:
         pair[1].mark("statistical")
+        op.several(pair[1])
         op.trace.restrict(op.index, ("group_norm", "input", 1, axes[1]))
     op.give(op.out[0], axes)
     for tensor in op.out[1:]:

@@ -26,6 +26,9 @@ def reduce(op: Op) -> None:
     axes = op.axes(tensor)
     dims = normal_dims(op.get("dim"), len(axes))
     op.select("self", dims)
+    if op.func._opname.startswith(("var", "std")):
+        for d in dims:
+            op.several(axes[d])
     for out in op.outputs:
         if out.dim() == len(axes):
             op.give(out, [Axis(1) if d in dims else axis for d, axis in enumerate(axes)])
