@@ -48,15 +48,15 @@ def check_criterion(criterion: Any, *, monotone: bool = True) -> None:
             before = {name: tensor.clone() for name, tensor in watched.items()}
             state = torch.random.get_rng_state()
             try:
-                first, again = (_scored(used, places, facts, gradients) for _ in range(2))
+                first = _scored(used, places, facts, gradients)
             except InputError as error:
                 raise AssertionError(f"{label}, {dtype}: {error}") from error
             moved = not state.equal(torch.random.get_rng_state())
             assert not moved, f"{label} draws from the global random state: use facts.seed"
-            for name, score in first.items():
-                assert score.equal(again[name]), f"{label} scores {name} otherwise the second time"
             for name, tensor in watched.items():
                 assert tensor.equal(before[name]), f"{label} changes {name}"
+            for name, score in _scored(used, places, facts, gradients).items():
+                assert score.equal(first[name]), f"{label} scores {name} otherwise the second time"
         facts, gradients = _facts(model, torch.float32)
         first = _scored(used, places, facts, gradients)
         other = {name: tensor.double().square() + 1 for name, tensor in facts.tensors.items()}

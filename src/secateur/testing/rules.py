@@ -56,12 +56,8 @@ def check_rule(op: Callable[..., Any], *args: Any, **kwargs: Any) -> str:
         >>> check_rule(lambda x: x.chunk(2, dim=1), torch.randn(3, 8))
         'a (b+c) -> a b, a c | b c'
     """
-    case = _Case(op, args, kwargs)
-    torch_state = torch.random.get_rng_state()
-    try:
-        return _check(case)
-    finally:
-        torch.random.set_rng_state(torch_state)
+    with torch.random.fork_rng(devices=[]):
+        return _check(_Case(op, args, kwargs))
 
 
 class _Case(nn.Module):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from secateur.graph.axes import Axis
+from secateur.graph.axes import Axis, product
 from secateur.graph.handlers.registry import equate, handles, sizes_of
 from secateur.graph.op import normal_dim
 from secateur.graph.sizes import Expr, expr_of
@@ -42,7 +42,7 @@ def _common_shape(trace: Trace, args: tuple[Any, ...], kwargs: dict[str, Any], o
             trace.equate(("count", axis), ("count", model), "a common shape")
 
 
-@handles(Tensor.as_strided, torch.as_strided, "as_strided_", "as_strided_copy", "_reshape_alias")
+@handles(Tensor.as_strided, torch.as_strided, "as_strided_", "as_strided_copy")
 def _as_strided(trace: Trace, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
     """Sizes must be counts; strides must keep their proportion to the strides of the source."""
     named = dict(zip(("input", "size", "stride"), args, strict=False)) | kwargs
@@ -59,12 +59,17 @@ def _as_strided(trace: Trace, args: tuple[Any, ...], kwargs: dict[str, Any], out
             trace.equate(expr_of(stride), wanted, "a stride written in the model's code")
 
 
+@handles("_reshape_alias")
+def _reshape_alias(trace: Trace, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
+    axes = trace.axes(out)
+    for d, (size, stride) in enumerate(zip(args[1], args[2], strict=True)):
+        equate(trace, size, axes[d], "a size")
+        trace.equate(expr_of(stride), stride_of(axes, d), "a stride written in the model's code")
+
+
 def stride_of(axes: list[Axis], dim: int) -> Expr:
     """The stride of a dimension of a contiguous tensor, as an expression."""
-    expr: Expr = 1
-    for axis in axes[dim + 1 :]:
-        expr = ("mul", expr, ("count", axis))
-    return expr
+    return ("count", product(axes[dim + 1 :])) if dim + 1 < len(axes) else 1
 
 
 @handles(Tensor.unflatten, torch.unflatten)

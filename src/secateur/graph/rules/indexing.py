@@ -57,6 +57,8 @@ def _looked_up(op: Op, indices: list[Tensor | None], shape: torch.Size) -> list[
         if index is None:
             continue
         if index.dtype in (torch.bool, torch.uint8):
+            for axis in op.axes(index):
+                op.freeze(axis, "a mask says which positions are looked up")
             return [op.spatial(n) for n in shape]
         for d, axis in enumerate(op.axes(index), start=len(shape) - index.dim()):
             other = named[d]

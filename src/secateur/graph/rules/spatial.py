@@ -19,21 +19,13 @@ def _packets(*prefixes: str) -> list[object]:
     ]
 
 
-_POOLS = _packets(
-    *[
-        "upsample_",
-        "_upsample_",
-        "avg_pool",
-        "max_pool",
-        "adaptive_",
-        "_adaptive_",
-        "reflection_pad",
-    ],
-    *["replication_pad", "fractional_max_pool", "mkldnn_max_pool", "mkldnn_adaptive"],
+_FAMILIES = (
+    "upsample_ _upsample_ avg_pool max_pool adaptive_ _adaptive_ reflection_pad replication_pad "
+    "fractional_max_pool mkldnn_max_pool mkldnn_adaptive"
 )
 
 
-@rule(*_POOLS)
+@rule(*_packets(*_FAMILIES.split()))
 def spatial(op: Op) -> None:
     """The last dimensions follow the geometry; batch and channels pass through."""
     tensor = op.inputs[0]
@@ -41,6 +33,12 @@ def spatial(op: Op) -> None:
     moved = _spatial_rank(op)
     for axis in axes[len(axes) - moved :]:
         op.freeze(axis, f"{op.func._opname} runs along it")
+    for other in op.inputs[1:]:
+        for d, axis in enumerate(op.axes(other)):
+            if d < len(axes) - moved and axis.size == axes[d].size:
+                op.unify(axis, axes[d])
+            else:
+                op.freeze(axis, f"{op.func._opname} reads it by position")
     for out in op.outputs:
         op.give(
             out,
