@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from typing import Any
 
 import transformers
@@ -67,20 +68,31 @@ SIZES: dict[str, Any] = {
 }  # fmt: skip
 
 
-def config_of(kind: str, **options: Any) -> PretrainedConfig:
-    """A tiny configuration of class `kind`; `options` add to or replace the common sizes."""
-    make = getattr(transformers, kind)
+_TASK = re.compile(
+    r"(For[A-Z]\w*|LMHeadModel|WithLMHeadModel|ModelWithLMHead|EncoderModel|MTModel|Model|Decoder)$"
+)
+
+
+def tiny(kind: str, **options: Any) -> nn.Module:
+    """A randomly initialised model of class `kind`; `options` add to or replace common sizes."""
+    model = getattr(transformers, kind)
+    return model._from_config(config_of(model.config_class, **options))
+
+
+def config_of(kind: type[PretrainedConfig] | str, **options: Any) -> PretrainedConfig:
+    """A tiny configuration, of a class or of the class of that name."""
+    make = getattr(transformers, kind) if isinstance(kind, str) else kind
     return make(**(known(make) | options))
 
 
 def known(make: type[PretrainedConfig]) -> dict[str, Any]:
-    """The common sizes that a configuration class has a name for."""
-    names = set(inspect.signature(make).parameters) | set(getattr(make, "attribute_map", {}))
-    given = {key: value for key, value in SIZES.items() if key in names}
+    """The common sizes that a configuration class has a name for, each once."""
     aliases = getattr(make, "attribute_map", {})
-    return {k: v for k, v in given.items() if not (k in aliases and aliases[k] in given)}
+    names = set(inspect.signature(make).parameters) | set(aliases)
+    given = {key: value for key, value in SIZES.items() if key in names}
+    return {k: v for k, v in given.items() if aliases.get(k) not in given}
 
 
-def model_of(model: str, config: PretrainedConfig) -> nn.Module:
-    """A randomly initialised model of class `model`."""
-    return getattr(transformers, model)._from_config(config)
+def family_name(kind: str) -> str:
+    """The family of a model class: "llama" for LlamaForCausalLM."""
+    return _TASK.sub("", kind).lower()

@@ -28,6 +28,7 @@ from secateur.graph.rewrite import rewrite as _rewrite
 from secateur.measure.clock import compare as compare_latency
 from secateur.measure.cost import Amounts, Cost
 from secateur.measure.gradients import mean_over_batches
+from secateur.measure.quality import evaluate as _evaluate
 from secateur.score.criterion import Score
 from secateur.units import Channel, Head, Layer, Unit
 
@@ -159,7 +160,7 @@ def prune_(
             raise InputError(
                 f"{name} is on the meta device", hint="load the weights before pruning"
             )
-    score_before = None if evaluate is None else float(evaluate(model))
+    score_before = None if evaluate is None else _evaluate(evaluate, model)
     frozen: dict[str, Reason] = {}
     failure: CutFailed | None = None
     for _ in range(_ATTEMPTS):
@@ -186,7 +187,7 @@ def prune_(
     done = perf_counter()
     before, after = (Amounts(**{k: v[i] for k, v in chosen.predicted.items()}) for i in (0, 1))
     times = clock.read() if clock is not None else (None, None)
-    score_after = None if evaluate is None else float(evaluate(model))
+    score_after = None if evaluate is None else _evaluate(evaluate, model)
     remember(model, (*plans_of(_original or model), chosen))
     return Result(
         model=model,

@@ -111,7 +111,7 @@ CASES = [
     case("a b 4 4 -> a (b*4) 9", F.unfold, R(2, 3, 4, 4), (2, 2)),
     case("a (b*4) 9 -> a b 4 4", F.fold, R(2, 12, 9), (4, 4), (2, 2)),
     case("a b 4 -> a b 8", lambda x: F.interpolate(x, scale_factor=2), R(2, 3, 4)),
-    case("a b 4 4 -> a b 2 2", F.fractional_max_pool2d, R(2, 3, 4, 4), 2, 2),
+    case("2 3 4 4 -> 2 3 2 2", F.fractional_max_pool2d, R(2, 3, 4, 4), 2, 2),
     case(
         "a b, a c, (c+c+c) b, (c+c+c) c, (c+c+c), (c+c+c) -> a c",
         torch.gru_cell, R(2, 3), R(2, 4), R(12, 3), R(12, 4), R(12), R(12),

@@ -19,10 +19,14 @@ from secateur.graph.axes import Axis, concat, factor, fixed, product, split, uni
 from secateur.graph.ties import Solution
 
 WHY = Reason("because")
+KINDS = ["leaf", "product", "concat", "split", "factor", "unify", "twin product", "twin concat"]
+KINDS = [*KINDS * 3, "freeze"]
 
 
 def kron(masks: list[Mask]) -> Mask:
-    return reduce(lambda a, b: np.logical_and.outer(a, b).reshape(-1), masks, np.ones(1, dtype=bool))
+    return reduce(
+        lambda a, b: np.logical_and.outer(a, b).reshape(-1), masks, np.ones(1, dtype=bool)
+    )
 
 
 def joined(masks: list[Mask]) -> Mask:
@@ -45,10 +49,10 @@ class Simulation:
                 self.sizes.append(axis.size)
 
     def step(self, draw: Any) -> None:
-        kind = draw(st.sampled_from(["leaf", "product", "concat", "split", "factor", "unify", "freeze"]))
+        kind = draw(st.sampled_from(KINDS))
         pick = st.sampled_from(self.axes) if self.axes else None
         if kind == "leaf" or pick is None:
-            self.add(Axis(draw(st.integers(1, 12))))
+            self.add(Axis(draw(st.sampled_from([1, 2, 4, 4, 6, 12]))))
         elif kind in ("product", "concat"):
             parts = draw(st.lists(pick, min_size=1, max_size=3))
             made = product(parts) if kind == "product" else concat(parts)
@@ -56,13 +60,20 @@ class Simulation:
             self.add(made)
         elif kind == "split":
             axis = draw(pick)
-            cuts = sorted(draw(st.lists(st.integers(0, axis.size), max_size=3)))
-            sizes = [b - a for a, b in zip([0, *cuts], [*cuts, axis.size], strict=True) if b > a]
+            sizes = self.pieces(draw, axis.size)
             self.keep_promise("concat", axis, split(axis, sizes), sizes)
         elif kind == "factor":
             axis = draw(pick)
             sizes = self.factors(draw, axis.size)
             self.keep_promise("product", axis, factor(axis, sizes), sizes)
+        elif kind in ("twin product", "twin concat"):  # the same size, made of other parts
+            axis = draw(pick)
+            several = kind == "twin product"
+            parts = [Axis(n) for n in (self.factors if several else self.pieces)(draw, axis.size)]
+            other = product(parts) if several else concat(parts)
+            self.add(*parts, other)
+            unify(axis, other)
+            self.promises.append((kind.removeprefix("twin "), parts, [axis]))
         elif kind == "unify":
             axis = draw(pick)
             other = draw(st.sampled_from([b for b in self.axes if b.size == axis.size]))
@@ -73,12 +84,19 @@ class Simulation:
             axis.freeze(WHY)
             self.frozen.append(axis)
 
-    def keep_promise(self, kind: str, axis: Axis, parts: list[Axis] | None, sizes: list[int]) -> None:
+    def keep_promise(
+        self, kind: str, axis: Axis, parts: list[Axis] | None, sizes: list[int]
+    ) -> None:
         if parts is None:
             return
         assert [part.size for part in parts] == sizes
         self.promises.append((kind, parts, [axis]))
         self.add(*parts)
+
+    @staticmethod
+    def pieces(draw: Any, size: int) -> list[int]:
+        cuts = sorted(draw(st.lists(st.integers(0, size), max_size=3)))
+        return [b - a for a, b in zip([0, *cuts], [*cuts, size], strict=True) if b > a]
 
     @staticmethod
     def factors(draw: Any, size: int) -> list[int]:
@@ -107,7 +125,11 @@ class Simulation:
             return kron(parts) if axis.kind == "product" else joined(parts)
 
         for kind, parts, made in self.promises:
-            whole = kron([mask(p) for p in parts]) if kind == "product" else joined([mask(p) for p in parts])
+            whole = (
+                kron([mask(p) for p in parts])
+                if kind == "product"
+                else joined([mask(p) for p in parts])
+            )
             assert np.array_equal(whole, mask(made[0]))
         for axis in self.frozen:
             assert mask(axis).all() and not axis.free
@@ -122,11 +144,11 @@ class Simulation:
             assert layout.count({n: int(m.sum()) for n, m in keeps.items()}) == mask(axis).sum()
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.data_too_large])
+@settings(max_examples=800, deadline=None, suppress_health_check=[HealthCheck.data_too_large])
 @given(st.data())
 def test_every_promise_holds_for_every_mask(data: st.DataObject) -> None:
     simulation = Simulation()
-    for _ in range(data.draw(st.integers(2, 14))):
+    for _ in range(data.draw(st.integers(2, 12))):
         simulation.step(data.draw)
     for seed in range(3):
         simulation.check(np.random.default_rng(seed))
