@@ -193,6 +193,10 @@ def flops(model: nn.Module, example: Any) -> int:
     from torch.nn.attention import SDPBackend, sdpa_kernel
     from torch.utils.flop_counter import FlopCounterMode
 
+    model = copy.deepcopy(model)
+    for parameter in model.parameters():
+        if parameter.is_leaf:
+            parameter.requires_grad_(False)  # the counter's hooks want no gradients
     with plain_kernels(), sdpa_kernel(SDPBackend.MATH), torch.no_grad():
         with FlopCounterMode(display=False) as counter:
             run(model.eval(), example)

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-import torch.nn.functional as F  # noqa: N812
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 CHANNEL_FIRST = ("seq", "image", "volume")
@@ -264,8 +264,12 @@ class Program:
         name = f"fuzz/program_{self.seed}.py"
         linecache.cache[name] = (len(text), None, [f"{line}\n" for line in text.split("\n")], name)
         scope: dict[str, Any] = {
-            "torch": torch, "nn": nn, "F": F, "SimpleNamespace": types.SimpleNamespace, "math": math,
-        }  # fmt: skip
+            "torch": torch,
+            "nn": nn,
+            "F": F,
+            "SimpleNamespace": types.SimpleNamespace,
+            "math": math,
+        }
         exec(compile(text, name, "exec"), scope)
         net: nn.Module = scope["net"].double()
         randomise(net, self.seed)
@@ -330,15 +334,25 @@ def make_program(seed: int) -> Program:
     statistical = rng.random() < 0.4
     kind = rng.choice(["image"] * 5 + ["tokens"] * 5 + ["flat"] * 2 + ["seq"] * 2 + ["volume"])
     side = rng.choice([4, 4, 6, 8])
-    space = {"flat": (), "seq": (side,), "image": (side, rng.choice([side, 4])),
-             "volume": (4, 4, 4), "tokens": (rng.choice([4, 6, 9, 16]),)}[kind]  # fmt: skip
+    space = {
+        "flat": (),
+        "seq": (side,),
+        "image": (side, rng.choice([side, 4])),
+        "volume": (4, 4, 4),
+        "tokens": (rng.choice([4, 6, 9, 16]),),
+    }[kind]
     c = rng.choice([3, 4, 6, 8, 8, 12])
     steps = tuple(random_steps(rng, rng.randint(1, 6), statistical, keeps=False, depth=0))
     return Program(
-        seed=seed, kind=kind, c=c, space=space, batch=rng.choice([2, 3, 3, 4, 5]),
-        ids=kind == "tokens" and rng.random() < 0.25, steps=(Step("widen", rng.randrange(1000)), *steps),
+        seed=seed,
+        kind=kind,
+        c=c,
+        space=space,
+        batch=rng.choice([2, 3, 3, 4, 5]),
+        ids=kind == "tokens" and rng.random() < 0.25,
+        steps=(Step("widen", rng.randrange(1000)), *steps),
         outputs=rng.choice(["one"] * 6 + ["features", "two"]),
-    )  # fmt: skip
+    )
 
 
 def random_steps(

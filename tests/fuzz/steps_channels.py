@@ -1,4 +1,4 @@
-"""Productions on anything with channels: convolutions, norms, gates, branches, slices."""
+"""Productions on anything with channels: convolutions, norms, gates, parameters, moves."""
 
 from __future__ import annotations
 
@@ -18,11 +18,27 @@ def widen(w: Writer, one: Step) -> None:
 @step(ALL, weight=2)
 def activation(w: Writer, one: Step) -> None:
     function = w.pick(
-        "F.relu(x)", "F.gelu(x)", "torch.sigmoid(x)", "x.tanh()", "F.silu(x)", "x.relu_()",
-        "F.leaky_relu(x, 0.1)", "F.elu(x) + 1", "x.clamp(-2, 2)", "-x", "x * 2 + 1", "x.square()",
-        "torch.where(x > 0, x, x * 0.3)", "x.masked_fill(x < -1, 0.5)", "F.dropout(x, 0.2, self.training)",
-        "x.float().double()", "x.contiguous()", "x.clone()", "torch.maximum(x, x * 0.2)", "F.softplus(x)",
-    )  # fmt: skip
+        "F.relu(x)",
+        "F.gelu(x)",
+        "torch.sigmoid(x)",
+        "x.tanh()",
+        "F.silu(x)",
+        "x.relu_()",
+        "F.leaky_relu(x, 0.1)",
+        "F.elu(x) + 1",
+        "x.clamp(-2, 2)",
+        "-x",
+        "x * 2 + 1",
+        "x.square()",
+        "torch.where(x > 0, x, x * 0.3)",
+        "x.masked_fill(x < -1, 0.5)",
+        "F.dropout(x, 0.2, self.training)",
+        "x.float().double()",
+        "x.contiguous()",
+        "x.clone()",
+        "torch.maximum(x, x * 0.2)",
+        "F.softplus(x)",
+    )
     if function == "x.relu_()":
         w.run("x = x + 0")
     w.run(f"x = {function}")
@@ -54,8 +70,9 @@ def conv(w: Writer, one: Step) -> None:
         extra += f", groups={groups}"
     layer = w.layer("conv", f"nn.Conv{w.nd}({w.c}, {out}, {size}{extra})")
     if style == "functional":
-        groups = "1"
-        w.run(f"x = F.conv{w.nd}(x, {layer}.weight, {layer}.bias, padding={size // 2}, groups={groups})")
+        w.run(
+            f"k = {layer}", f"x = F.conv{w.nd}(x, k.weight, k.bias, padding={size // 2}, groups=1)"
+        )
     elif style == "depthwise" and w.chance(0.3):
         at = f"groups={w.channels()}, padding={size // 2}"
         w.run(f"x = F.conv{w.nd}(x, {layer}.weight, {layer}.bias, {at})")
@@ -70,8 +87,9 @@ def strided(w: Writer, one: Step) -> None:
     if w.chance(0.5) and all(n % 2 == 0 and n > 2 for n in w.space):
         layer = w.pick(
             w.layer("conv", f"nn.Conv{w.nd}({w.c}, {w.c}, 3, stride=2, padding=1)"),
-            f"F.max_pool{w.nd}", f"F.avg_pool{w.nd}",
-        )  # fmt: skip
+            f"F.max_pool{w.nd}",
+            f"F.avg_pool{w.nd}",
+        )
         w.run(f"x = {layer}(x{', 2' if layer.startswith('F') else ''})")
         w.space = tuple(n // 2 for n in w.space)
     elif max(w.space) <= 8 and w.nd != "3d":
@@ -93,9 +111,7 @@ def strided(w: Writer, one: Step) -> None:
 def transposed(w: Writer, one: Step) -> None:
     groups = w.pick(1, w.divisor(w.c), w.c)
     out = groups * w.pick(1, 2)
-    layer = w.layer(
-        "up", f"nn.ConvTranspose{w.nd}({w.c}, {out}, 3, padding=1, groups={groups})"
-    )
+    layer = w.layer("up", f"nn.ConvTranspose{w.nd}({w.c}, {out}, 3, padding=1, groups={groups})")
     w.run(f"x = {layer}(x)")
     w.c = out
 
@@ -130,10 +146,12 @@ def norm(w: Writer, one: Step) -> None:
         layer = w.layer("norm", f"nn.GroupNorm({groups}, {w.c}, affine={w.chance(0.8)})")
         w.run(f"x = {layer}(x)")
     elif style == "l2":
-        w.run(w.pick(
-            f"x = F.normalize(x, dim={w.axis()})",
-            f"x = x / (x.norm(dim={w.axis()}, keepdim=True) + 1e-6)",
-        ))  # fmt: skip
+        w.run(
+            w.pick(
+                f"x = F.normalize(x, dim={w.axis()})",
+                f"x = x / (x.norm(dim={w.axis()}, keepdim=True) + 1e-6)",
+            )
+        )
     elif style == "hand":
         name = w.layer("scale", f"nn.Parameter(torch.ones({w.per_channel()}))")
         d = w.axis()
@@ -150,17 +168,19 @@ def norm(w: Writer, one: Step) -> None:
 def reduce(w: Writer, one: Step) -> None:
     """Over channels, broadcast back."""
     d = w.axis()
-    w.run(w.pick(
-        f"x = x * torch.sigmoid(x.mean({d}, keepdim=True))",
-        f"x = x + x.sum({d}, keepdim=True)",
-        f"x = x - x.amax({d}, keepdim=True)",
-        f"x = x + x.max({d}, keepdim=True)[0]",
-        f"x = x.softmax({d})",
-        f"x = F.log_softmax(x, {d})",
-        f"x = (x - x.mean({d}, keepdim=True)) / x.std({d}, keepdim=True)",
-        f"x = x / x.abs().sum({d}, keepdim=True).clamp_min(1e-3)",
-        f"x = x * x.logsumexp({d}, keepdim=True)",
-    ))  # fmt: skip
+    w.run(
+        w.pick(
+            f"x = x * torch.sigmoid(x.mean({d}, keepdim=True))",
+            f"x = x + x.sum({d}, keepdim=True)",
+            f"x = x - x.amax({d}, keepdim=True)",
+            f"x = x + x.max({d}, keepdim=True)[0]",
+            f"x = x.softmax({d})",
+            f"x = F.log_softmax(x, {d})",
+            f"x = (x - x.mean({d}, keepdim=True)) / x.std({d}, keepdim=True)",
+            f"x = x / x.abs().sum({d}, keepdim=True).clamp_min(1e-3)",
+            f"x = x * x.logsumexp({d}, keepdim=True)",
+        )
+    )
 
 
 @step(SPATIAL)
@@ -174,11 +194,13 @@ def squeeze_excite(w: Writer, one: Step) -> None:
         b = w.pick("x.shape[0]", "x.size(0)", "-1")
         c = w.size(w.c, w.channels(), *(["-1"] if b != "-1" else []))
         w.run(f"g = {second}(F.relu({first}(x.mean({dims}))))")
-        w.run(w.pick(
-            f"x = x * torch.sigmoid(g).view({b}, {c}{ones})",
-            f"x = x * torch.sigmoid(g).view({b}, {c}{ones}).expand_as(x)",
-            f"x = x * torch.sigmoid(g)[(...,) + (None,) * {len(dims)}]",
-        ))  # fmt: skip
+        w.run(
+            w.pick(
+                f"x = x * torch.sigmoid(g).view({b}, {c}{ones})",
+                f"x = x * torch.sigmoid(g).view({b}, {c}{ones}).expand_as(x)",
+                f"x = x * torch.sigmoid(g)[(...,) + (None,) * {len(dims)}]",
+            )
+        )
     else:
         first = w.layer("conv", f"nn.Conv{w.nd}({w.c}, {inner}, 1)")
         second = w.layer("conv", f"nn.Conv{w.nd}({inner}, {w.c}, 1)")
@@ -189,99 +211,6 @@ def squeeze_excite(w: Writer, one: Step) -> None:
 @step(ALL)
 def gate(w: Writer, one: Step) -> None:
     w.run(f"x = x * torch.sigmoid({w.point(w.c)}(x))")
-
-
-@step(ALL, branches=1, weight=3)
-def residual(w: Writer, one: Step) -> None:
-    c, kept = w.c, w.keep()
-    w.branch(one.branches[0], c)
-    w.run(w.pick(f"x = x + {kept}", f"x = {kept} + x", f"x = torch.add({kept}, x)", f"x = F.relu(x + {kept})",
-                 f"x = {kept} + 0.5 * x", f"x = x - {kept}"))  # fmt: skip
-
-
-@step(ALL, branches=1)
-def projected(w: Writer, one: Step) -> None:
-    """A residual whose skip is projected, and a multiplied one."""
-    kept, c = w.keep(), w.c
-    w.branch(one.branches[0])
-    inner, w.c = w.c, c
-    skip = w.point(inner)
-    w.c = inner
-    w.run(f"x = x {w.pick('+', '*')} {skip}({kept})")
-
-
-@step(ALL, branches=2, weight=2)
-def concatenated(w: Writer, one: Step) -> None:
-    """Dense connections and parallel branches."""
-    kept, c = w.keep(), w.c
-    w.branch(one.branches[0])
-    first, c1 = w.keep("first"), w.c
-    w.run(f"x = {kept}")
-    w.c = c
-    w.branch(one.branches[1])
-    parts = [(first, c1), ("x", w.c)]
-    if w.chance(0.4):
-        parts.insert(w.pick(0, 1, 2), (kept, c))
-    w.run(f"x = torch.cat([{', '.join(name for name, _ in parts)}], {w.axis()})")
-    w.c = sum(n for _, n in parts)
-
-
-@step(ALL, branches=2, weight=2)
-def pieces(w: Writer, one: Step) -> None:
-    """Split, treat each piece, join or multiply."""
-    c = w.c
-    if c < 2:
-        return
-    halves = w.chance(0.6) and c % 2 == 0
-    a = c // 2 if halves else w.rng.randint(1, c - 1)
-    d = w.axis()
-    n1 = w.size(a, *([f"{w.channels()} // 2"] if halves else []))
-    n2 = w.size(c - a, f"{w.channels()} - {n1}")
-    colons = ":, " if w.dim == 1 else "..., "
-    style = w.pick("split", "slice", "narrow", *(["chunk", "even", "tensor"] if halves else []))
-    w.run({
-        "split": f"a, x = x.split([{n1}, {n2}], {d})",
-        "slice": f"a, x = x[{colons}:{n1}], x[{colons}{n1}:]",
-        "narrow": f"a, x = x.narrow({d}, 0, {n1}), x.narrow({d}, {n1}, {n2})",
-        "chunk": f"a, x = x.chunk(2, {d})",
-        "even": f"a, x = torch.split(x, {n1}, {d})",
-        "tensor": f"a, x = torch.tensor_split(x, 2, {d})",
-    }[style])  # fmt: skip
-    held = w.fresh("held")
-    w.run(f"{held} = a")
-    w.c = c - a
-    w.branch(one.branches[0])
-    second, c2 = w.keep("second"), w.c
-    w.run(f"x = {held}")
-    w.c = a
-    w.branch(one.branches[1])
-    if w.c == c2 and w.chance(0.4):
-        w.run(f"x = {w.pick(f'x * {second}', f'x + {second}', f'torch.sigmoid(x) * {second}')}")
-        return
-    w.run(f"x = torch.cat(({w.pick(f'x, {second}', f'{second}, x')}), dim={w.axis()})")
-    w.c += c2
-
-
-@step(ALL)
-def glu(w: Writer, one: Step) -> None:
-    """A gate from the other half."""
-    inner = w.widths(16)
-    layer = w.point(2 * inner)
-    w.run(f"x = F.glu({layer}(x), {w.axis()})")
-    w.c = inner
-
-
-@step(ALL)
-def stacked(w: Writer, one: Step) -> None:
-    out = w.widths(12)
-    first, second = w.point(out), w.point(out)
-    d = w.pick(0, 1, -1)
-    w.run(f"s = torch.stack([{first}(x), {second}(x)], {d})")
-    w.run(*w.pick(
-        [f"x = s.sum({d})"], [f"x = s.mean(dim={d})"], [f"a, x = s.unbind({d})", "x = a * x"],
-        [f"x = s.amax({d})"], [f"x = (s.softmax({d}) * s).sum({d})"], [f"x = s.select({d}, 1)"],
-    ))  # fmt: skip
-    w.c = out
 
 
 @step(ALL)
@@ -352,10 +281,15 @@ def zero_state(w: Writer, one: Step) -> None:
     n = w.size(w.c, w.channels())
     space = "".join(f", x.shape[{d}]" for d in range(2 if w.dim == 1 else 1, w.rank - (w.dim == 2)))
     shape = f"x.shape[0], {n}{space}" if w.dim == 1 else f"x.shape[0]{space}, {n}"
-    w.run(w.pick(
-        "h = torch.zeros_like(x)", f"h = x.new_zeros({shape})", f"h = torch.zeros({shape}, dtype=x.dtype)",
-        f"h = torch.zeros(({shape}), dtype=x.dtype, device=x.device)", f"h = x.new_zeros(({shape}))",
-    ))  # fmt: skip
+    w.run(
+        w.pick(
+            "h = torch.zeros_like(x)",
+            f"h = x.new_zeros({shape})",
+            f"h = torch.zeros({shape}, dtype=x.dtype)",
+            f"h = torch.zeros(({shape}), dtype=x.dtype, device=x.device)",
+            f"h = x.new_zeros(({shape}))",
+        )
+    )
     w.run(f"h = torch.tanh({layer}(x) + h)", f"x = {layer}(h) + h")
 
 

@@ -18,8 +18,12 @@ def shuffle(w: Writer, one: Step) -> None:
     n = w.size(groups)
     per = w.size(w.c // groups, f"{w.channels()} // {n}", *(["-1"] if w.chance(0.3) else []))
     all_ = w.size(w.c, w.channels(), "-1")
-    w.run("b = x.shape[0]", f"all_channels = {all_}", f"y = x.view(b, {n}, {per}{rest}).transpose(1, 2)",
-          f"x = y.reshape(b, all_channels{rest})")  # fmt: skip
+    w.run(
+        "b = x.shape[0]",
+        f"all_channels = {all_}",
+        f"y = x.view(b, {n}, {per}{rest}).transpose(1, 2)",
+        f"x = y.reshape(b, all_channels{rest})",
+    )
 
 
 @step("image", keeps=False, weight=0.7)
@@ -49,12 +53,14 @@ def space_to_depth(w: Writer, one: Step) -> None:
 def to_tokens(w: Writer, one: Step) -> None:
     """Pixels or patches become tokens; perhaps with positions and a class token."""
     n = prod(w.space)
-    w.run(w.pick(
-        "x = x.flatten(2).transpose(1, 2)",
-        f"x = x.view(x.shape[0], {w.size(w.c, 'x.shape[1]')}, -1).permute(0, 2, 1)",
-        f"x = x.permute(0, 2, 3, 1).reshape(x.shape[0], -1, {w.size(w.c, 'x.shape[1]', 'x.size(1)')})",
-        "x = x.permute(0, 2, 3, 1).flatten(1, 2)",
-    ))  # fmt: skip
+    w.run(
+        w.pick(
+            "x = x.flatten(2).transpose(1, 2)",
+            f"x = x.view(x.shape[0], {w.size(w.c, 'x.shape[1]')}, -1).permute(0, 2, 1)",
+            f"x = x.permute(0, 2, 3, 1).reshape(x.shape[0], -1, {w.size(w.c, 'x.shape[1]')})",
+            "x = x.permute(0, 2, 3, 1).flatten(1, 2)",
+        )
+    )
     w.kind, w.space = "tokens", (n,)
 
 
@@ -67,12 +73,14 @@ def to_image(w: Writer, one: Step) -> None:
     h, width = w.pick(*sides)
     hh, ww = w.size(h), w.size(width)
     c = w.size(w.c, "x.shape[-1]", "x.shape[2]")
-    w.run(w.pick(
-        f"x = x.transpose(1, 2).reshape(x.shape[0], {c}, {hh}, {ww})",
-        f"x = x.transpose(1, 2).unflatten(2, ({hh}, {ww}))",
-        f"x = x.view(x.shape[0], {hh}, {ww}, {c}).permute(0, 3, 1, 2)",
-        f"x = x.transpose(-2, -1).contiguous().view(-1, {c}, {hh}, {ww})",
-    ))  # fmt: skip
+    w.run(
+        w.pick(
+            f"x = x.transpose(1, 2).reshape(x.shape[0], {c}, {hh}, {ww})",
+            f"x = x.transpose(1, 2).unflatten(2, ({hh}, {ww}))",
+            f"x = x.view(x.shape[0], {hh}, {ww}, {c}).permute(0, 3, 1, 2)",
+            f"x = x.transpose(-2, -1).contiguous().view(-1, {c}, {hh}, {ww})",
+        )
+    )
     w.kind, w.space = "image", (h, width)
 
 
@@ -80,15 +88,26 @@ def to_image(w: Writer, one: Step) -> None:
 def to_flat(w: Writer, one: Step) -> None:
     dims = list(range(2, w.rank))
     if w.chance(0.5) or w.c * prod(w.space) > 200:
-        w.run(w.pick(
-            f"x = x.mean({dims})", f"x = F.adaptive_avg_pool{w.nd}(x, 1).flatten(1)",
-            f"x = x.amax({dims})", f"x = F.adaptive_max_pool{w.nd}(x, 1).reshape(x.shape[0], -1)",
-            f"x = F.adaptive_avg_pool{w.nd}(x, 1).reshape(-1, {w.size(w.c, 'x.shape[1]')})",
-        ))  # fmt: skip
+        w.run(
+            w.pick(
+                f"x = x.mean({dims})",
+                f"x = F.adaptive_avg_pool{w.nd}(x, 1).flatten(1)",
+                f"x = x.amax({dims})",
+                f"x = F.adaptive_max_pool{w.nd}(x, 1).reshape(x.shape[0], -1)",
+                f"x = F.adaptive_avg_pool{w.nd}(x, 1).reshape(-1, {w.size(w.c, 'x.shape[1]')})",
+            )
+        )
     else:
         total = w.c * prod(w.space)
-        w.run(w.pick("x = x.flatten(1)", "x = x.contiguous().view(x.shape[0], -1)", "x = torch.flatten(x, 1)",
-                     f"x = x.reshape(-1, {w.size(total)})", "x = x.reshape(len(x), -1)"))  # fmt: skip
+        w.run(
+            w.pick(
+                "x = x.flatten(1)",
+                "x = x.contiguous().view(x.shape[0], -1)",
+                "x = torch.flatten(x, 1)",
+                f"x = x.reshape(-1, {w.size(total)})",
+                "x = x.reshape(len(x), -1)",
+            )
+        )
         w.c = total
     w.kind, w.space = "flat", ()
     w.run(f"x = {w.point(8)}(x)")
@@ -99,11 +118,19 @@ def to_flat(w: Writer, one: Step) -> None:
 def tokens_to_flat(w: Writer, one: Step) -> None:
     total = w.c * w.space[0]
     choice = w.pick("mean", "first", "last", "flat", "max", "pool")
-    w.run({
-        "mean": "x = x.mean(1)", "first": "x = x[:, 0]", "last": "x = x[:, -1, :]",
-        "flat": w.pick("x = x.flatten(1)", f"x = x.reshape(x.shape[0], {w.size(total, 'x.shape[1] * x.shape[2]')})"),
-        "max": "x = x.max(1)[0]", "pool": "x = F.adaptive_avg_pool1d(x.transpose(1, 2), 1).squeeze(-1)",
-    }[choice])  # fmt: skip
+    w.run(
+        {
+            "mean": "x = x.mean(1)",
+            "first": "x = x[:, 0]",
+            "last": "x = x[:, -1, :]",
+            "flat": w.pick(
+                "x = x.flatten(1)",
+                f"x = x.reshape(x.shape[0], {w.size(total, 'x.shape[1] * x.shape[2]')})",
+            ),
+            "max": "x = x.max(1)[0]",
+            "pool": "x = F.adaptive_avg_pool1d(x.transpose(1, 2), 1).squeeze(-1)",
+        }[choice]
+    )
     w.c = total if choice == "flat" else w.c
     w.kind, w.space = "flat", ()
 
@@ -117,11 +144,14 @@ def from_flat(w: Writer, one: Step) -> None:
         w.kind, w.space = "tokens", (n,)
     else:
         layer = w.point(c * 4)
-        w.run(f"x = {layer}(x)", w.pick(
-            f"x = x.view(x.shape[0], {w.size(c, 'x.shape[1] // 4')}, 2, 2)",
-            f"x = x.unflatten(1, ({w.size(c, '-1')}, 2, 2))",
-            f"x = x.reshape(-1, {w.size(c)}, {w.size(2)}, {w.size(2)})",
-        ))  # fmt: skip
+        w.run(
+            f"x = {layer}(x)",
+            w.pick(
+                f"x = x.view(x.shape[0], {w.size(c, 'x.shape[1] // 4')}, 2, 2)",
+                f"x = x.unflatten(1, ({w.size(c, '-1')}, 2, 2))",
+                f"x = x.reshape(-1, {w.size(c)}, {w.size(2)}, {w.size(2)})",
+            ),
+        )
         w.kind, w.space = "image", (2, 2)
     w.c = c
 
@@ -129,7 +159,11 @@ def from_flat(w: Writer, one: Step) -> None:
 @step(("seq", "tokens"), keeps=False, weight=0.7)
 def transpose(w: Writer, one: Step) -> None:
     """Tokens to a sequence with channels first, and back."""
-    w.run(w.pick("x = x.transpose(1, 2)", "x = x.permute(0, 2, 1)", "x = x.mT", "x = x.swapaxes(1, 2)"))
+    w.run(
+        w.pick(
+            "x = x.transpose(1, 2)", "x = x.permute(0, 2, 1)", "x = x.mT", "x = x.swapaxes(1, 2)"
+        )
+    )
     w.kind = "tokens" if w.kind == "seq" else "seq"
 
 
@@ -145,7 +179,13 @@ def grouped_linear(w: Writer, one: Step) -> None:
     y = w.pick(f"x.view({lead}, {n}, {i})", f"x.unflatten(-1, ({n}, {i}))")
     letters = "b" if w.kind == "flat" else "bn"
     w.run(f"y = {y}", f"y = torch.einsum('{letters}gi,gio->{letters}go', y, {name})")
-    w.run(w.pick("x = y.flatten(-2)", f"x = y.reshape({lead}, -1)", f"x = y.reshape({lead}, {w.size(groups * out)})"))
+    w.run(
+        w.pick(
+            "x = y.flatten(-2)",
+            f"x = y.reshape({lead}, -1)",
+            f"x = y.reshape({lead}, {w.size(groups * out)})",
+        )
+    )
     w.c = groups * out
 
 
@@ -178,9 +218,15 @@ def film(w: Writer, one: Step) -> None:
     n = w.size(w.c, w.channels())
     pooled = "x" if w.kind == "flat" else f"x.mean({list(range(2, w.rank)) if w.dim == 1 else 1})"
     w.run(f"m = {layer}({pooled})")
-    w.run(w.pick("scale, shift = m.chunk(2, -1)", f"scale, shift = m.split({n}, 1)",
-                 f"scale, shift = m[:, :{n}], m[:, {n}:]", f"scale, shift = m.view(-1, 2, {n}).unbind(1)",
-                 f"scale, shift = m.reshape(m.shape[0], 2, -1).permute(1, 0, 2)"))  # fmt: skip
+    w.run(
+        w.pick(
+            "scale, shift = m.chunk(2, -1)",
+            f"scale, shift = m.split({n}, 1)",
+            f"scale, shift = m[:, :{n}], m[:, {n}:]",
+            f"scale, shift = m.view(-1, 2, {n}).unbind(1)",
+            "scale, shift = m.reshape(m.shape[0], 2, -1).permute(1, 0, 2)",
+        )
+    )
     if w.space:
         at = "[:, None, :]" if w.dim == 2 else "[:, :" + ", None" * len(w.space) + "]"
         w.run(f"scale, shift = scale{at}, shift{at}")
@@ -194,12 +240,18 @@ def unfolded(w: Writer, one: Step) -> None:
         out = w.widths(12)
         name = w.layer("fc", f"nn.Linear({w.c * 9}, {out})")
         n = w.size(out, "y.shape[-1]")
-        w.run("h, q = x.shape[-2:]", f"y = {name}(F.unfold(x, 3, padding=1).transpose(1, 2))",
-              f"x = y.transpose(1, 2).reshape(x.shape[0], {n}, h, q)")  # fmt: skip
+        w.run(
+            "h, q = x.shape[-2:]",
+            f"y = {name}(F.unfold(x, 3, padding=1).transpose(1, 2))",
+            f"x = y.transpose(1, 2).reshape(x.shape[0], {n}, h, q)",
+        )
         w.c = out
     else:
-        w.run(f"y = F.unfold(x, 3, padding=1).view(x.shape[0], {w.size(w.c, 'x.shape[1]')}, 9, *x.shape[2:])",
-              "x = y.mean(2)")  # fmt: skip
+        w.run(
+            f"c = {w.size(w.c, 'x.shape[1]')}",
+            "y = F.unfold(x, 3, padding=1).view(x.shape[0], c, 9, *x.shape[2:])",
+            "x = y.mean(2)",
+        )
 
 
 @step("image", weight=0.7)
@@ -214,6 +266,8 @@ def per_row(w: Writer, one: Step) -> None:
     layer = w.layer("fc", f"nn.Linear({w.c}, {w.c})")
     h, q = w.space
     c = w.size(w.c, "x.shape[1]")
-    w.run(f"b, h, q, c = x.shape[0], {w.size(h, 'x.shape[2]')}, {w.size(q, 'x.shape[3]')}, {c}",
-          f"y = {layer}(x.permute(0, 2, 3, 1).reshape(b * h, q, c))",
-          "x = y.view(b, h, q, c).permute(0, 3, 1, 2)")  # fmt: skip
+    w.run(
+        f"b, h, q, c = x.shape[0], {w.size(h, 'x.shape[2]')}, {w.size(q, 'x.shape[3]')}, {c}",
+        f"y = {layer}(x.permute(0, 2, 3, 1).reshape(b * h, q, c))",
+        "x = y.view(b, h, q, c).permute(0, 3, 1, 2)",
+    )

@@ -26,10 +26,15 @@ def _heads(w: Writer, inner: int, heads: int) -> tuple[str, str]:
 
 def _scale(w: Writer, inner: int, heads: int) -> str:
     width = inner // heads
-    return str(w.pick(
-        f"{width ** -0.5:.4f}", "q.shape[-1] ** -0.5", w.layer("scale", f"{width} ** -0.5"),
-        f"{w.layer('dim', str(width))} ** -0.5", "0.3",
-    ))  # fmt: skip
+    return str(
+        w.pick(
+            f"{width**-0.5:.4f}",
+            "q.shape[-1] ** -0.5",
+            w.layer("scale", f"{width} ** -0.5"),
+            f"{w.layer('dim', str(width))} ** -0.5",
+            "0.3",
+        )
+    )
 
 
 @step("tokens", weight=3)
@@ -46,19 +51,30 @@ def attention(w: Writer, one: Step) -> None:
         qkv = w.layer("qkv", f"nn.Linear({w.c}, {3 * inner}, bias={w.chance(0.7)})")
         style = w.pick("five", "five", "chunk", "split", "slice")
         if style == "five":
-            w.run(f"qkv = {qkv}(x).{w.pick('view', 'reshape')}(b, n, 3, {h}, {d}).permute(2, 0, 3, 1, 4)",
-                  w.pick("q, k, v = qkv.unbind(0)", "q, k, v = qkv[0], qkv[1], qkv[2]", "q, k, v = qkv"))  # fmt: skip
+            w.run(
+                f"qkv = {qkv}(x).{w.pick('view', 'reshape')}(b, n, 3, {h}, {d})",
+                "qkv = qkv.permute(2, 0, 3, 1, 4)",
+                w.pick(
+                    "q, k, v = qkv.unbind(0)", "q, k, v = qkv[0], qkv[1], qkv[2]", "q, k, v = qkv"
+                ),
+            )
         else:
             s = w.size(inner, "y.shape[-1] // 3")
-            w.run(f"y = {qkv}(x)", {
-                "chunk": "q, k, v = y.chunk(3, dim=-1)",
-                "split": f"q, k, v = y.split({s}, dim=2)",
-                "slice": f"q, k, v = y[..., :{s}], y[..., {s}:2 * {s}], y[..., 2 * {s}:]",
-            }[style])  # fmt: skip
+            w.run(
+                f"y = {qkv}(x)",
+                {
+                    "chunk": "q, k, v = y.chunk(3, dim=-1)",
+                    "split": f"q, k, v = y.split({s}, dim=2)",
+                    "slice": f"q, k, v = y[..., :{s}], y[..., {s}:2 * {s}], y[..., 2 * {s}:]",
+                }[style],
+            )
             w.run(f"q, k, v = (t.view(b, n, {h}, {d}).transpose(1, 2) for t in (q, k, v))")
     else:
         layers = [w.point(inner) for _ in range(3)]
-        view = w.pick(f"view(b, n, {h}, {d}).transpose(1, 2)", f"unflatten(-1, ({h}, {d})).permute(0, 2, 1, 3)")
+        view = w.pick(
+            f"view(b, n, {h}, {d}).transpose(1, 2)",
+            f"unflatten(-1, ({h}, {d})).permute(0, 2, 1, 3)",
+        )
         w.run(*[f"{name} = {layer}(x).{view}" for name, layer in zip("qkv", layers, strict=True)])
     if w.chance(0.2):
         _rotate(w, width)
@@ -69,23 +85,32 @@ def attention(w: Writer, one: Step) -> None:
 def _rotate(w: Writer, width: int) -> None:
     """Halves of the head dimension, as in rotary embeddings."""
     if width % 2 == 0:
-        w.run("m = q.shape[-1] // 2", w.pick("q1, q2 = q.chunk(2, -1)", "q1, q2 = q[..., :m], q[..., m:]"),
-              "q = q * 0.8 + torch.cat((-q2, q1), -1) * 0.6")  # fmt: skip
+        w.run(
+            "m = q.shape[-1] // 2",
+            w.pick("q1, q2 = q.chunk(2, -1)", "q1, q2 = q[..., :m], q[..., m:]"),
+            "q = q * 0.8 + torch.cat((-q2, q1), -1) * 0.6",
+        )
 
 
 def _attend(w: Writer, inner: int, heads: int) -> None:
     """From q, k, v [b, h, n, d] to x [b, n, inner]."""
     style = w.pick("matmul", "matmul", "fused", "einsum", "bmm")
     if style == "fused":
-        w.run(f"y = F.scaled_dot_product_attention(q, k, v{w.pick('', ', is_causal=True', ', scale=0.4')})")
+        extra = w.pick("", ", is_causal=True", ", scale=0.4")
+        w.run(f"y = F.scaled_dot_product_attention(q, k, v{extra})")
     elif style == "einsum":
-        w.run(f"a = torch.einsum('bhid,bhjd->bhij', q, k) * {_scale(w, inner, heads)}",
-              "y = torch.einsum('bhij,bhjd->bhid', a.softmax(-1), v)")  # fmt: skip
+        w.run(
+            f"a = torch.einsum('bhid,bhjd->bhij', q, k) * {_scale(w, inner, heads)}",
+            "y = torch.einsum('bhij,bhjd->bhid', a.softmax(-1), v)",
+        )
     elif style == "bmm":
         h, d = "q.shape[1]", "q.shape[-1]"
-        w.run(f"h, d = {h}, {d}", "q, k, v = (t.reshape(-1, t.shape[2], t.shape[3]) for t in (q, k, v))",
-              f"a = torch.bmm(q, k.transpose(1, 2)) * {_scale(w, inner, heads)}",
-              "y = torch.bmm(a.softmax(-1), v).view(b, h, n, d)")  # fmt: skip
+        w.run(
+            f"h, d = {h}, {d}",
+            "q, k, v = (t.reshape(-1, t.shape[2], t.shape[3]) for t in (q, k, v))",
+            f"a = torch.bmm(q, k.transpose(1, 2)) * {_scale(w, inner, heads)}",
+            "y = torch.bmm(a.softmax(-1), v).view(b, h, n, d)",
+        )
     else:
         w.run(f"a = q @ k.{w.pick('transpose(-2, -1)', 'mT')} * {_scale(w, inner, heads)}")
         if w.chance(0.3):
@@ -95,12 +120,15 @@ def _attend(w: Writer, inner: int, heads: int) -> None:
             talk = w.layer("talk", f"nn.Linear({heads}, {heads})")
             w.run(f"a = {talk}(a.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)")
         w.run("y = F.dropout(a.softmax(-1), 0.1, self.training) @ v")
-    w.run(w.pick(
-        "x = y.transpose(1, 2).flatten(2)", "x = y.transpose(1, 2).reshape(b, n, -1)",
-        f"x = y.transpose(1, 2).reshape(b, n, {w.size(inner, 'y.shape[1] * y.shape[3]')})",
-        f"x = y.permute(0, 2, 1, 3).contiguous().view(b, n, {w.size(inner)})",
-        *(["x = y.transpose(1, 2).reshape(x.shape)"] if inner == w.c else []),
-    ))  # fmt: skip
+    w.run(
+        w.pick(
+            "x = y.transpose(1, 2).flatten(2)",
+            "x = y.transpose(1, 2).reshape(b, n, -1)",
+            f"x = y.transpose(1, 2).reshape(b, n, {w.size(inner, 'y.shape[1] * y.shape[3]')})",
+            f"x = y.permute(0, 2, 1, 3).contiguous().view(b, n, {w.size(inner)})",
+            *(["x = y.transpose(1, 2).reshape(x.shape)"] if inner == w.c else []),
+        )
+    )
 
 
 @step("tokens", weight=1.5)
@@ -111,20 +139,27 @@ def grouped_query(w: Writer, one: Step) -> None:
     k, v = w.point(kv * width), w.point(kv * width)
     heads, kvs, d = w.size(kv * share), w.size(kv), w.size(width)
     rep = w.size(share, f"{heads} // {kvs}")
-    w.run("b, n = x.shape[0], x.shape[1]",
-          f"q = {q}(x).view(b, n, {w.pick(heads, '-1')}, {d}).transpose(1, 2)",
-          f"k = {k}(x).view(b, n, {w.pick(kvs, '-1')}, {d}).transpose(1, 2)",
-          f"v = {v}(x).view(b, n, {w.pick(kvs, '-1')}, {d}).transpose(1, 2)")  # fmt: skip
+    w.run(
+        "b, n = x.shape[0], x.shape[1]",
+        f"q = {q}(x).view(b, n, {w.pick(heads, '-1')}, {d}).transpose(1, 2)",
+        f"k = {k}(x).view(b, n, {w.pick(kvs, '-1')}, {d}).transpose(1, 2)",
+        f"v = {v}(x).view(b, n, {w.pick(kvs, '-1')}, {d}).transpose(1, 2)",
+    )
     style = w.pick("interleave", "expand", "enable", "five")
     if style == "five":
-        w.run(f"q = q.view(b, {kvs}, {rep}, n, {d})", "a = (q @ k.unsqueeze(2).mT * 0.4).softmax(-1)",
-              "y = (a @ v.unsqueeze(2)).flatten(1, 2)")  # fmt: skip
+        w.run(
+            f"q = q.view(b, {kvs}, {rep}, n, {d})",
+            "a = (q @ k.unsqueeze(2).mT * 0.4).softmax(-1)",
+            "y = (a @ v.unsqueeze(2)).flatten(1, 2)",
+        )
     else:
         if style == "interleave":
             w.run(f"k, v = k.repeat_interleave({rep}, dim=1), v.repeat_interleave({rep}, 1)")
         elif style == "expand":
-            w.run(f"k = k[:, :, None].expand(b, {kvs}, {rep}, n, {d}).reshape(b, {heads}, n, {d})",
-                  f"v = v[:, :, None].expand(-1, -1, {rep}, -1, -1).reshape(b, {heads}, n, {d})")  # fmt: skip
+            w.run(
+                f"k = k[:, :, None].expand(b, {kvs}, {rep}, n, {d}).reshape(b, {heads}, n, {d})",
+                f"v = v[:, :, None].expand(-1, -1, {rep}, -1, -1).reshape(b, {heads}, n, {d})",
+            )
         extra = ", enable_gqa=True" if style == "enable" else ""
         w.run(f"y = F.scaled_dot_product_attention(q, k, v{extra}, scale=0.4)")
     total = kv * share * width
@@ -194,7 +229,12 @@ def cells(w: Writer, one: Step) -> None:
     kind, hidden = w.pick("LSTM", "GRU", "RNN"), w.pick(4, 6, 8)
     cell = w.layer("cell", f"nn.{kind}Cell({w.c}, {hidden})")
     n = w.size(hidden, f"{cell}.hidden_size")
-    w.run(f"h = x.new_zeros(x.shape[0], {n})", "c = torch.zeros_like(h)", "out = []", "for t in range(x.shape[1]):")
+    w.run(
+        f"h = x.new_zeros(x.shape[0], {n})",
+        "c = torch.zeros_like(h)",
+        "out = []",
+        "for t in range(x.shape[1]):",
+    )
     if kind == "LSTM":
         w.run(f"    h, c = {cell}(x[:, t], (h, c))")
     else:
@@ -240,9 +280,13 @@ def positions(w: Writer, one: Step) -> None:
 @step("tokens", keeps=False, weight=0.7)
 def class_token(w: Writer, one: Step) -> None:
     token = w.layer("cls", f"nn.Parameter(torch.ones(1, 1, {w.c}))")
-    w.run(w.pick(f"x = torch.cat([{token}.expand(x.shape[0], -1, -1), x], 1)",
-                 f"x = torch.cat([{token}.repeat(x.shape[0], 1, 1), x], dim=1)",
-                 f"x = torch.cat([{token}.expand(x.shape[0], 1, {w.size(w.c, 'x.shape[2]')}), x], 1)"))  # fmt: skip
+    w.run(
+        w.pick(
+            f"x = torch.cat([{token}.expand(x.shape[0], -1, -1), x], 1)",
+            f"x = torch.cat([{token}.repeat(x.shape[0], 1, 1), x], dim=1)",
+            f"x = torch.cat([{token}.expand(x.shape[0], 1, {w.size(w.c, 'x.shape[2]')}), x], 1)",
+        )
+    )
     w.space = (w.space[0] + 1,)
 
 
@@ -266,9 +310,12 @@ def channel_attention(w: Writer, one: Step) -> None:
     heads = w.divisor(w.c, most=4)
     qkv = w.layer("qkv", f"nn.Linear({w.c}, {3 * w.c})")
     h, d = w.size(heads), w.size(w.c // heads, "-1")
-    w.run("b, n, c = x.shape", f"q, k, v = {qkv}(x).reshape(b, n, 3, {h}, {d}).permute(2, 0, 3, 4, 1)",
-          "a = (F.normalize(q, dim=-1) @ F.normalize(k, dim=-1).mT).softmax(-1)",
-          "x = (a @ v).permute(0, 3, 1, 2).reshape(b, n, c)")  # fmt: skip
+    w.run(
+        "b, n, c = x.shape",
+        f"q, k, v = {qkv}(x).reshape(b, n, 3, {h}, {d}).permute(2, 0, 3, 4, 1)",
+        "a = (F.normalize(q, dim=-1) @ F.normalize(k, dim=-1).mT).softmax(-1)",
+        "x = (a @ v).permute(0, 3, 1, 2).reshape(b, n, c)",
+    )
 
 
 @step("tokens", weight=0.7)
@@ -278,5 +325,9 @@ def windows(w: Writer, one: Step) -> None:
     size = w.divisor(n, most=4)
     mix = w.layer("mix", f"nn.Linear({w.c}, {w.c})")
     s, c = w.size(size), w.size(w.c, "x.shape[2]")
-    w.run("b, n = x.shape[:2]", f"y = x.view(b, n // {s}, {s}, {c}).reshape(-1, {s}, {c})",
-          f"y = {mix}(y) + y.mean(1, keepdim=True)", f"x = y.view(b, n // {s}, {s}, {c}).reshape(b, n, {c})")  # fmt: skip
+    w.run(
+        "b, n = x.shape[:2]",
+        f"y = x.view(b, n // {s}, {s}, {c}).reshape(-1, {s}, {c})",
+        f"y = {mix}(y) + y.mean(1, keepdim=True)",
+        f"x = y.view(b, n // {s}, {s}, {c}).reshape(b, n, {c})",
+    )

@@ -11,7 +11,6 @@ from torch import nn
 from secateur.apply.cut import check_fingerprint
 from secateur.apply.edit import Edit, restoring
 from secateur.core.plan import Plan
-from secateur.core.tensors import named_tensors
 
 
 class Mask:
@@ -55,9 +54,7 @@ def zero(edit: Edit, model: nn.Module, plan: Plan) -> None:
     """Zero what a plan removes, as part of an edit."""
     keeps = plan.keeps
     with restoring(edit), torch.no_grad():
-        for name, tensor in named_tensors(model):
-            if not isinstance(tensor, nn.Parameter):
-                continue
+        for name, tensor in model.named_parameters():
             for d, layout in enumerate(plan.layouts.get(name, ())):
                 if not layout.names & keeps.keys() or _is_direction(name, d, model):
                     continue

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 
+import torch
 from torch import Tensor, nn
 
 from secateur.core.errors import InputError
@@ -57,7 +58,12 @@ def light_copy(model: nn.Module) -> nn.Module:
             for _, value in _within(stored, key, 0) if key not in _REGISTERED else ():
                 memo[id(value)] = value.detach().clone().requires_grad_(value.requires_grad)
     try:
-        return copy.deepcopy(model, memo)
+        twin = copy.deepcopy(model, memo)
+        for module in twin.modules():
+            if isinstance(module, torch.jit.ScriptModule):  # PyTorch's own copy has no parameters
+                for name, value in list(module.named_parameters(recurse=False)):
+                    setattr(module, name, nn.Parameter(value.detach().clone()))
+        return twin
     except Exception as error:
         raise InputError(
             f"the model cannot be copied: {type(error).__name__}: {error}",

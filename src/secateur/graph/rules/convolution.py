@@ -57,15 +57,17 @@ def _forward(op: Op, channels_in: Axis, w: list[Axis], groups: int) -> Axis:
     if per_in == 1:
         pair = factor(w[0], [groups, per_out]) if per_out > 1 else [w[0]]
         if pair is None:
-            raise ValueError(
-                "the output channels of a depthwise convolution do not line up with groups"
-            )
+            op.freeze(channels_in, "the groups of a convolution do not line up with its channels")
+            op.freeze(w[0], "the groups of a convolution do not line up with its channels")
+            return w[0]
         op.unify(pair[0], channels_in)
         op.trace.scratch["groups"] = channels_in
         return w[0]
     inside, outside = factor(channels_in, [groups, per_in]), factor(w[0], [groups, per_out])
     if inside is None or outside is None:
-        raise ValueError("the channels of a grouped convolution do not line up with its groups")
+        for axis in (channels_in, *w[:2]):
+            op.freeze(axis, "the groups of a convolution do not line up with its channels")
+        return w[0]
     op.unify(inside[0], outside[0])
     op.unify(inside[1], w[1])
     op.trace.scratch["groups"] = inside[0]
@@ -78,7 +80,9 @@ def _transposed(op: Op, channels_in: Axis, w: list[Axis], groups: int) -> Axis:
         return w[1]
     pair = factor(channels_in, [groups, channels_in.size // groups])
     if pair is None:
-        raise ValueError("the channels of a grouped transposed convolution do not line up")
+        for axis in (channels_in, w[1]):
+            op.freeze(axis, "the groups of a convolution do not line up with its channels")
+        return op.fixed(groups * w[1].size, "the output of such a convolution")
     op.trace.scratch["groups"] = pair[0]
     return product([pair[0], w[1]])
 
