@@ -136,7 +136,7 @@ def test_nothing_is_recorded_or_made_while_nobody_listens() -> None:
         (lambda a: a > 6, (("lt", 6, ("attr", 0)), 0)),
         (lambda a: a <= 6, (("le", ("attr", 0), 6), 1)),
         (lambda a: a >= 7, (("le", 7, ("attr", 0)), 0)),
-        (lambda a: 7 > a, (("lt", ("attr", 0), 7), 1)),
+        (lambda a: 7 > a, (("lt", ("attr", 0), 7), 1)),  # noqa: SIM300
         (lambda a: a % 2 == 0, (("mod", ("attr", 0), 2), 0)),
         (lambda a: min(a, 9), (("lt", 9, ("attr", 0)), 0)),
         (lambda a: a in (5,), (("eq", ("attr", 0), 5), 0)),
@@ -164,9 +164,9 @@ def test_comparison_with_other_types_is_not_recorded(recorder: Recorder) -> None
         math.sqrt,
         lambda a: a**-0.5,
         lambda a: a * 0.5,
-        lambda a: 0.5 * a,
         lambda a: a / 2,
         lambda a: 1 / a,
+        lambda a: a - 0.5,
         lambda a: a**-1,
         lambda a: a // 2.0,
         lambda a: round(a / 3),
@@ -180,11 +180,20 @@ def test_floats_pin_the_value(use: Callable[[Any], Any], recorder: Recorder) -> 
     assert evaluate(expr, {0: 3}) != pytest.approx(value)
 
 
+@pytest.mark.parametrize("use", [lambda a: 0.5 * a, lambda a: 1.0 / a, math.log2])
+def test_what_python_hides_is_left_to_verification(
+    use: Callable[[Any], Any], recorder: Recorder
+) -> None:
+    # float's own methods and math.log read an int subclass without asking it
+    use(attr(6))
+    assert recorder.pins == []
+
+
 def test_it_is_an_integer_wherever_one_is_wanted(recorder: Recorder) -> None:
     a = attr(3)
     assert isinstance(a, int) and hash(a) == hash(3) and {3: "x"}[a] == "x" and a in {3}
     assert list(range(a)) == [0, 1, 2] and [10, 20, 30, 40][a] == 40 and "abcd"[:a] == "abc"
-    assert f"{a} {a:03d} {a!r}" == "3 003 3" and json.dumps([a]) == "[3]" and "%d" % a == "3"
+    assert f"{a} {a:03d} {a!r}" == "3 003 3" and json.dumps([a]) == "[3]"
     assert (
         [0] * a == [0, 0, 0]
         and sum([a, a]) == 6

@@ -8,112 +8,76 @@ from typing import Any
 from torch import Tensor, nn
 
 from secateur.apply.edit import Edit
+from secateur.graph.builtin import own_tensor, size_facts
 
 Facts = Iterator[tuple[str, Any]]
 
 
-def _linear(m: Any) -> Facts:
-    yield "out_features", m.weight.shape[0]
-    yield "in_features", m.weight.shape[1]
-
-
 def _convolution(m: Any) -> Facts:
-    out, inside = m.weight.shape[:2]
-    yield "out_channels", inside * m.groups if m.transposed else out
-    yield "in_channels", out if m.transposed else inside * m.groups
-
-
-def _batch_norm(m: Any) -> Facts:
-    known = m.weight if m.weight is not None else m.running_mean
-    if known is not None:
-        yield "num_features", known.shape[0]
+    weight = own_tensor(m, "weight")
+    if weight is not None:
+        out, inside = weight.shape[:2]
+        yield "out_channels", inside * m.groups if m.transposed else out
+        yield "in_channels", out if m.transposed else inside * m.groups
 
 
 def _layer_norm(m: Any) -> Facts:
-    if m.weight is not None:
-        yield "normalized_shape", tuple(m.weight.shape)
-
-
-def _group_norm(m: Any) -> Facts:
-    if m.weight is not None:
-        yield "num_channels", m.weight.shape[0]
-
-
-def _embedding(m: Any) -> Facts:
-    yield "num_embeddings", m.weight.shape[0]
-    yield "embedding_dim", m.weight.shape[1]
+    weight = own_tensor(m, "weight")
+    if weight is not None:
+        yield "normalized_shape", tuple(weight.shape)
 
 
 def _recurrent(m: Any) -> Facts:
     gates = {"LSTM": 4, "GRU": 3}.get(m.mode, 1)
-    yield "hidden_size", m.weight_ih_l0.shape[0] // gates
-    yield "input_size", m.weight_ih_l0.shape[1]
-    if m.proj_size:
-        yield "proj_size", m.weight_hr_l0.shape[0]
-
-
-def _cell(m: Any) -> Facts:
-    yield "hidden_size", m.weight_hh.shape[1]
-    yield "input_size", m.weight_ih.shape[1]
+    rows = own_tensor(m, "weight_ih_l0")
+    if rows is not None:
+        yield "hidden_size", rows.shape[0] // gates
+    projection = own_tensor(m, "weight_hr_l0")
+    if projection is not None:
+        yield "proj_size", projection.shape[0]
 
 
 def _attention(m: Any) -> Facts:
-    if m.in_proj_weight is not None:
-        yield "kdim", m.in_proj_weight.shape[1]
-        yield "vdim", m.in_proj_weight.shape[1]
-        yield "embed_dim", m.in_proj_weight.shape[1]
-    else:
-        yield "kdim", m.k_proj_weight.shape[1]
-        yield "vdim", m.v_proj_weight.shape[1]
-        yield "embed_dim", m.q_proj_weight.shape[1]
-    yield "head_dim", m.out_proj.weight.shape[1] // m.num_heads
-
-
-def _prelu(m: Any) -> Facts:
-    yield "num_parameters", m.weight.shape[0]
+    query, key, value = (
+        own_tensor(m, "in_proj_weight") if m.in_proj_weight is not None else own_tensor(m, name)
+        for name in ("q_proj_weight", "k_proj_weight", "v_proj_weight")
+    )
+    out = own_tensor(m.out_proj, "weight")
+    if query is None or key is None or value is None or out is None:
+        return
+    yield "kdim", key.shape[1]
+    yield "vdim", value.shape[1]
+    yield "embed_dim", query.shape[1]
+    yield "head_dim", out.shape[1] // m.num_heads
 
 
 def _bilinear(m: Any) -> Facts:
-    yield "out_features", m.weight.shape[0]
-    yield "in1_features", m.weight.shape[1]
-    yield "in2_features", m.weight.shape[2]
+    weight = own_tensor(m, "weight")
+    if weight is not None:
+        yield from zip(("out_features", "in1_features", "in2_features"), weight.shape, strict=True)
 
 
 _FACTS: tuple[tuple[type[nn.Module], Callable[[Any], Facts]], ...] = (
-    (nn.Linear, _linear),
     (nn.modules.conv._ConvNd, _convolution),
-    (nn.modules.batchnorm._NormBase, _batch_norm),
     (nn.LayerNorm, _layer_norm),
     (nn.RMSNorm, _layer_norm),
-    (nn.GroupNorm, _group_norm),
-    (nn.Embedding, _embedding),
-    (nn.EmbeddingBag, _embedding),
     (nn.RNNBase, _recurrent),
-    (nn.RNNCellBase, _cell),
     (nn.MultiheadAttention, _attention),
-    (nn.PReLU, _prelu),
     (nn.Bilinear, _bilinear),
 )
 
 
 def refresh(edit: Edit, module: nn.Module) -> None:
     """Set the size attributes of one of PyTorch's own modules from its tensors."""
-    for kind, facts in _FACTS:
-        if isinstance(module, kind) and _is_whole(module):
-            for name, value in facts(module):
-                if hasattr(module, name):
-                    edit.attribute(module, name, value)
+    facts = [(name, tensor.shape[dim]) for name, tensor, dim in size_facts(module)]
+    for kind, more in _FACTS:
+        if isinstance(module, kind):
+            facts += more(module)
+    for name, value in facts:
+        if hasattr(module, name):
+            edit.attribute(module, name, value)
     if isinstance(module, nn.RNNBase):
         module.flatten_parameters()
-
-
-def _is_whole(module: nn.Module) -> bool:
-    """Whether the module still has the plain tensors (subclasses may have dropped them)."""
-    return not any(
-        isinstance(value, Tensor) and value.dim() == 0
-        for value in (getattr(module, "weight", None),)
-        if value is not None
-    )
 
 
 class Skip(nn.Module):

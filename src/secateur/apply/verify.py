@@ -14,6 +14,7 @@ from secateur.core.plan import Plan
 from secateur.core.tensors import light_copy
 
 TOLERANCE = {torch.float64: 1e-7, torch.float32: 2e-4, torch.bfloat16: 5e-2, torch.float16: 1e-2}
+_FLOOR = 1e-6  # outputs below this are zero up to rounding
 _DOUBLE_LIMIT = 60_000_000  # parameters up to which a doubtful case is decided in float64
 
 
@@ -69,7 +70,7 @@ def _difference(a: Tensor, b: Tensor) -> float:
         return 0.0
     wide = torch.complex128 if a.is_complex() else torch.float64
     x, y = a[finite].to(wide), b[finite].to(wide)
-    return float((x - y).abs().max() / x.abs().max().clamp_min(1e-12))
+    return float((x - y).abs().max() / x.abs().max().clamp_min(_FLOOR))
 
 
 def run_detached(model: nn.Module, call: Call) -> Any:

@@ -18,9 +18,11 @@ from secateur.graph import graph as records
 from secateur.graph.attributes import AttributeTracer
 from secateur.graph.axes import Axis, split, unify
 from secateur.graph.blocks import residual_blocks
+from secateur.graph.builtin import size_facts
 from secateur.graph.naming import describe, name_leaves
 from secateur.graph.op import GEOMETRY
 from secateur.graph.rules.spatial import register_torchvision
+from secateur.graph.sizes import atoms
 from secateur.graph.ties import Solution, solve
 from secateur.graph.trace import Trace, recording
 
@@ -68,6 +70,7 @@ def analyze(
     for axis, reason in trace.pending.items():
         axis.freeze(reason)
     _set_unused_aside(trace, model)
+    _state_facts(trace, slots, model)
     names = name_leaves(trace, _named_leaves(trace))
     for name, reason in (also_frozen or {}).items():
         for leaf, given in names.items():
@@ -118,6 +121,23 @@ def _unify_recurrent(trace: Trace, model: nn.Module) -> None:
             gates = split(rows, [columns.size] * (rows.size // columns.size))
             for gate in gates or [rows]:
                 unify(columns, gate)
+
+
+def _state_facts(trace: Trace, slots: AttributeTracer, model: nn.Module) -> None:
+    """Where the code computes with `linear.out_features` and the like: it is a tensor's size."""
+    used = {
+        key
+        for equation in trace.equations.values()
+        for side in (equation.left, equation.right)
+        for kind, key in atoms(side)
+        if kind == "attr"
+    }
+    keys = {(slots.slots[key].module, slots.slots[key].path): key for key in used}
+    for prefix, module in model.named_modules():
+        for attribute, tensor, dim in size_facts(module):
+            key = keys.get((prefix, attribute))
+            if key is not None and trace.known(tensor):
+                trace.equate(("attr", key), ("count", trace.axes(tensor)[dim]), "a layer's size")
 
 
 def _set_unused_aside(trace: Trace, model: nn.Module) -> None:
