@@ -218,7 +218,7 @@ call("index", "5 a 4, b, b -> b a", R(5, 6, 4), [N(5, 3), None, N(4, 3)])
 call("index", "5 6 a, b 1, c -> b c a", R(5, 6, 4), [N(5, 3, 1), N(6, 2)])
 PUT = "index_put index_put_ _index_put_impl_ _unsafe_index_put"
 call(PUT, "a 6 b, 3, a 3 b -> a 6 b", R(5, 6, 4), [None, IX], R(5, 3, 4))
-call("index_put", "a 6 4, 3, 4 -> a 6 4", R(5, 6, 4), [None, IX], R(4))
+call("index_put", "a 6 b, 3, b -> a 6 b", R(5, 6, 4), [None, IX], R(4))
 call("index_put", "5 a b, 3, 3 a b -> 5 a b", R(5, 6, 4), [IX], R(3, 6, 4))
 call("index_select", "a 6, b -> a b", R(5, 6), 1, N(6, 3))
 call("gather", "a 6, a b -> a b", R(5, 6), 1, N(6, 5, 3))

@@ -90,7 +90,8 @@ def test_integers_are_found_wherever_they_are() -> None:
         "config.width": 8, "config.depths.0": 2, "config.depths.1": 3, "config.nested.heads": 4,
         "config.nested.sizes.0": 5, "config.nested.sizes.1": 6, "plain": 7, "items.0": 8,
         "items.1.0": 9, "items.1.1.0": 10, "items.1.1.1": 11, "pair.0": 12, "pair.1": 13,
-        "table.a": 14, "table.b.c": 15, "space.n": 16, "shape.0": 17, "shape.1": 18, "ordered.x": 19,
+        "table.a": 14, "table.b.c": 15, "space.n": 16, "shape.0": 17, "shape.1": 18,
+        "ordered.x": 19,
     }  # fmt: skip
     assert Slot("linear", "out_features", 20) in tracer.slots.values()
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from secateur.core import paths
@@ -64,6 +65,11 @@ class Edit:
 def _set(tensor: Tensor, data: Tensor, grad: Tensor | None) -> None:
     if tensor.is_leaf:
         tensor.grad = None
+    if tensor.requires_grad and tensor.shape != data.shape:
+        # autograd keeps a node with the old shape while a graph is alive (the last step's loss);
+        # it forgets the node only where the type changes
+        other = torch.float16 if data.dtype == torch.float32 else torch.float32
+        tensor.data = data.new_empty(0, dtype=other)
     tensor.data = data
     if grad is not None:
         tensor.grad = grad

@@ -105,13 +105,13 @@ def _run(trace: Trace, model: nn.Module, call: Call) -> None:
 def _unify_recurrent(trace: Trace, model: nn.Module) -> None:
     """The columns of a recurrent weight are its own hidden units, however short the example."""
     for module in model.modules():
-        if not isinstance(module, nn.RNNBase):
+        if not isinstance(module, (nn.RNNBase, nn.RNNCellBase)):
             continue
         for key, weight in module.named_parameters(recurse=False):
             if not key.startswith("weight_hh"):
                 continue
             rows, columns = trace.axes(weight)
-            projection = getattr(module, key.replace("_hh_", "_hr_"), None)
+            projection = getattr(module, key.replace("_hh_", "_hr_"), None) if "_l" in key else None
             if isinstance(projection, Tensor):
                 small, hidden = trace.axes(projection)
                 unify(columns, small)

@@ -8,6 +8,8 @@ from torch import Tensor
 from secateur.graph.axes import Axis
 from secateur.graph.op import Op, aten, atens, normal_dim, rule
 
+_MASKS = (torch.bool, torch.uint8)
+
 
 @rule(aten.embedding)
 def embedding(op: Op) -> None:
@@ -41,7 +43,7 @@ def _layout(
         if index is None:
             d += 1
             continue
-        width = index.dim() if index.dtype in (torch.bool, torch.uint8) else 1
+        width = index.dim() if index.dtype in _MASKS else 1
         indexed += range(d, d + width)
         starts.append(d)
         d += width
@@ -56,7 +58,7 @@ def _looked_up(op: Op, indices: list[Tensor | None], shape: torch.Size) -> list[
     for index in indices:
         if index is None:
             continue
-        if index.dtype in (torch.bool, torch.uint8):
+        if index.dtype in _MASKS:
             for axis in op.axes(index):
                 op.freeze(axis, "a mask says which positions are looked up")
             return [op.spatial(n) for n in shape]
@@ -94,19 +96,15 @@ def index_put(op: Op) -> None:
     for d in indexed:
         op.freeze(axes[d], "its indices are written by their number")
     _whole(op, *[index for index in op.args["indices"] if index is not None])
-    before = [d for d in rest if d < place]
-    after = [d for d in rest if d >= place]
-    given = op.axes(values)
-    for d, axis in zip(after[::-1], given[::-1], strict=False):
-        if axis.size == axes[d].size:
-            op.unify(axes[d], axis)
-    if before and len(given) == len(rest) + 1:
-        for d, axis in zip(before, given, strict=False):
-            if axis.size == axes[d].size:
-                op.unify(axes[d], axis)
-    looked_up = given[len(before) : len(given) - len(after)] if len(given) >= len(rest) else given
-    for axis in looked_up:
-        op.freeze(axis, "it is written by position")
+    indices = [index for index in op.args["indices"] if index is not None]
+    wide = max(1 if index.dtype in _MASKS else index.dim() for index in indices)
+    before, after = [d for d in rest if d < place], [d for d in rest if d >= place]
+    target = [*[axes[d] for d in before], *[None] * wide, *[axes[d] for d in after]]
+    for axis, there in zip(op.axes(values)[::-1], target[::-1], strict=False):
+        if there is None:
+            op.freeze(axis, "it is written by position")
+        elif axis.size == there.size:
+            op.unify(axis, there)
     op.give(op.out, axes)
 
 
