@@ -10,6 +10,8 @@ import transformers
 from torch import nn
 from transformers import PretrainedConfig
 
+transformers.logging.set_verbosity_error()
+
 HIDDEN, LAYERS, HEADS, KV_HEADS, INNER, VOCAB = 64, 2, 4, 2, 128, 128
 
 SIZES: dict[str, Any] = {

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from . import Builder
-from ._tiny import KV_HEADS, LAYERS, VOCAB, family_name, tiny
+from ._tiny import VOCAB, config_of, family_name, tiny
 
 MODELS: dict[str, Builder] = {}
 FAMILIES: dict[str, str] = {}
@@ -36,7 +36,7 @@ Lfm2MoeForCausalLM Lfm3ForCausalLM LlamaForCausalLM Llama4ForCausalLM LongcatFla
 MambaForCausalLM Mamba2ForCausalLM MellumForCausalLM MiMoV2FlashForCausalLM MiniCPM3ForCausalLM
 MiniMaxForCausalLM MiniMaxM2ForCausalLM MiniMaxM3VLForCausalLM Ministral3ForCausalLM
 MinistralForCausalLM MistralForCausalLM MixtralForCausalLM ModernBertDecoderForCausalLM
-MoshiForCausalLM MptForCausalLM MusicgenForCausalLM NanoChatForCausalLM NemotronForCausalLM
+MoshiForCausalLM MptForCausalLM NanoChatForCausalLM NemotronForCausalLM
 NemotronHForCausalLM OlmoForCausalLM Olmo2ForCausalLM Olmo3ForCausalLM OlmoHybridForCausalLM
 OlmoeForCausalLM OpenAIGPTLMHeadModel OPTForCausalLM PersimmonForCausalLM PhiForCausalLM
 Phi3ForCausalLM PhimoeForCausalLM Qwen2ForCausalLM Qwen2MoeForCausalLM Qwen3ForCausalLM
@@ -72,6 +72,12 @@ ProphetNetForConditionalGeneration SwitchTransformersForConditionalGeneration
 T5ForConditionalGeneration T5GemmaForConditionalGeneration UMT5ForConditionalGeneration
 """.split()
 
+_LENGTHS = {
+    "BigBirdForMaskedLM": 48, "BigBirdPegasusForConditionalGeneration": 48,
+    "CanineForSequenceClassification": 24, "LEDForConditionalGeneration": 24,
+    "LongformerForMaskedLM": 24, "ReformerModelWithLMHead": 32, "xLSTMForCausalLM": 16,
+}  # fmt: skip
+_BLOCKS = {"block_size": 4, "num_random_blocks": 1}
 _HYBRID = {"layer_types": ["linear_attention", "full_attention"]}
 _ALL_HEADS = {"num_key_value_heads": 4}
 _LINEAR = {
@@ -84,6 +90,11 @@ _GEMMA_N = {
 }  # fmt: skip
 _OPTIONS: dict[str, dict[str, Any]] = {
     "AXK1ForCausalLM": _ALL_HEADS,
+    "BigBirdForMaskedLM": _BLOCKS,
+    "BigBirdPegasusForConditionalGeneration": _BLOCKS,
+    "LEDForConditionalGeneration": {"attention_window": 8},
+    "LiltModel": {"hidden_size": 96},
+    "LongformerForMaskedLM": {"attention_window": 8},
     "BailingHybridForCausalLM": _HYBRID | _ALL_HEADS,
     "BambaForCausalLM": {
         "attn_layer_indices": [1], "mamba_n_heads": 8, "mamba_d_head": 16, "mamba_d_state": 12,
@@ -116,12 +127,13 @@ _OPTIONS: dict[str, dict[str, Any]] = {
         "mamba_d_state": 12, "mamba_chunk_size": 8, "shared_intermediate_size": 96,
     },
     "GraniteMoeSharedForCausalLM": {"shared_intermediate_size": 96},
-    "JambaForCausalLM": {"attn_layer_period": 2, "attn_layer_offset": 1, "use_mamba_kernels": False},
+    "JambaForCausalLM": {"attn_layer_period": 2, "attn_layer_offset": 1},
     "KimiLinearForCausalLM": _HYBRID | _ALL_HEADS | {"linear_head_dim": 16, "linear_num_heads": 4},
     "Lfm2ForCausalLM": {"layer_types": ["conv", "full_attention"]},
     "Lfm2MoeForCausalLM": {"layer_types": ["conv", "full_attention"], "num_dense_layers": 1},
     "Lfm3ForCausalLM": {"layer_types": ["conv", "full_attention"]},
-    "LongcatFlashForCausalLM": _ALL_HEADS | {"zero_expert_num": 2, "expert_ffn_hidden_size": 48},
+    "LongcatFlashForCausalLM": _ALL_HEADS
+    | {"zero_expert_num": 2, "expert_ffn_hidden_size": 48, "head_dim": 8},
     "LukeForMaskedLM": {"entity_vocab_size": 30, "entity_emb_size": 24},
     "Mamba2ForCausalLM": {"num_heads": 8, "state_size": 12, "n_groups": 2, "chunk_size": 8},
     "MiniCPM3ForCausalLM": _ALL_HEADS,
@@ -137,7 +149,10 @@ _OPTIONS: dict[str, dict[str, Any]] = {
     "Qwen3NextForCausalLM": _HYBRID | _LINEAR,
     "Qwen3_5ForCausalLM": _HYBRID | _LINEAR,
     "Qwen3_5MoeForCausalLM": _HYBRID | _LINEAR,
-    "Qwen4ExpForCausalLM": _HYBRID | _LINEAR,
+    "Qwen4ExpForCausalLM": _HYBRID | _LINEAR | {
+        "indexer_n_heads": 2, "indexer_kv_heads": 1, "indexer_head_dim": 16, "indexer_budget": 8,
+        "indexer_compress_ratio": 4, "hc_lowrank": 12, "hc_count": 2,
+    },
     "RecurrentGemmaForCausalLM": {"block_types": ["recurrent", "attention"], "lru_width": 72},
     "ReformerModelWithLMHead": {
         "is_decoder": True, "attn_layers": ["local", "lsh"], "axial_pos_shape": [4, 8],
@@ -148,21 +163,23 @@ _OPTIONS: dict[str, dict[str, Any]] = {
         "pronunciation_vocab_size": 40, "shape_vocab_size": 40, "pronunciation_embed_dim": 20,
         "shape_embed_dim": 24,
     },
-    "T5GemmaForConditionalGeneration": {},
+    "T5GemmaForConditionalGeneration": {
+        side: config_of("T5GemmaModuleConfig") for side in ("encoder", "decoder")
+    },
     "xLSTMForCausalLM": {"chunk_size": 8, "mode": "train", "return_last_states": False},
     "XmodForMaskedLM": {"default_language": "en_XX", "languages": ["en_XX"]},
     "YoutuForCausalLM": _ALL_HEADS,
     "ZambaForCausalLM": {
-        "layers_block_type": ["mamba", "hybrid"], "use_mamba_kernels": False,
+        "layers_block_type": ["mamba", "hybrid"] * 2, "num_hidden_layers": 4,
         "num_key_value_heads": 4,
     },
     "Zamba2ForCausalLM": {
-        "layers_block_type": ["mamba", "hybrid"], "use_mamba_kernels": False, "mamba_d_state": 12,
+        "layers_block_type": ["mamba", "hybrid"], "mamba_d_state": 12,
         "num_key_value_heads": 4, "chunk_size": 8, "adapter_rank": 8,
     },
     "ZayaForCausalLM": {"num_experts_per_tok": 1, "router_hidden_size": 24},
 }  # fmt: skip
-_LENGTHS = {"ReformerModelWithLMHead": 32, "CanineForSequenceClassification": 24}
+
 
 
 def _tokens(length: int) -> Tensor:
@@ -177,7 +194,7 @@ def _single(kind: str) -> tuple[nn.Module, dict[str, Tensor]]:
 def _pair(kind: str) -> tuple[nn.Module, dict[str, Tensor]]:
     """A model of two sequences."""
     model = tiny(kind, **_OPTIONS.get(kind, {}))
-    return model, {"input_ids": _tokens(11), "decoder_input_ids": _tokens(7)}
+    return model, {"input_ids": _tokens(_LENGTHS.get(kind, 11)), "decoder_input_ids": _tokens(7)}
 
 
 for _group, _make, _kinds in (
@@ -188,5 +205,3 @@ for _group, _make, _kinds in (
     for _kind in _kinds:
         MODELS[family_name(_kind)] = partial(_make, _kind)
         FAMILIES[family_name(_kind)] = _group
-
-assert LAYERS == len(_HYBRID["layer_types"]) == KV_HEADS

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from . import Builder, transformers_text
+from . import Builder, transformers_text, transformers_vision
 
-_PARTS = (transformers_text,)
+_PARTS = (transformers_text, transformers_vision)
 MODELS: dict[str, Builder] = {name: make for part in _PARTS for name, make in part.MODELS.items()}
 FAMILIES: dict[str, str] = {name: kind for part in _PARTS for name, kind in part.FAMILIES.items()}

@@ -50,6 +50,12 @@ class Edit:
             self._undo.append(lambda: state.__setitem__(key, old))
         state[key] = new
 
+    def clear(self, cache: dict[Any, Any]) -> None:
+        """Empty a dictionary."""
+        old = dict(cache)
+        self._undo.append(lambda: cache.update(old))
+        cache.clear()
+
     def values(self, tensor: Tensor, dim: int, index: Tensor) -> None:
         """Zero slices in place."""
         old = tensor.data.index_select(dim, index)

@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 
 from secateur.apply.cut import check_fingerprint
 from secateur.apply.cut import replay as apply_plan
-from secateur.apply.edit import Edit
+from secateur.apply.edit import Edit, restoring
 from secateur.apply.mask import zero
 from secateur.apply.modules import Skip
 from secateur.apply.reference import Diverged, run_reference
@@ -29,6 +29,7 @@ from secateur.core.batches import Call, tensors_in, untouched
 from secateur.core.errors import InputError, VerificationError
 from secateur.core.plan import Plan, Reason
 from secateur.core.result import Verification
+from secateur.core.tensors import caches
 from secateur.graph.graph import Graph, Replay
 from secateur.graph.sizes import short_path
 
@@ -61,6 +62,21 @@ def cut_verified(
         StalePlan: The plan was made for another model.
     """
     check_fingerprint(model, plan)
+    emptied = Edit()
+    for cache in caches(model) if graph.stale_caches else []:
+        emptied.clear(cache)
+    with restoring(emptied):
+        return _cut_verified(model, call, graph, plan, optimizer, keep)
+
+
+def _cut_verified(
+    model: nn.Module,
+    call: Call,
+    graph: Graph,
+    plan: Plan,
+    optimizer: Optimizer | None,
+    keep: bool,
+) -> tuple[Edit, Verification]:
     statistical = any(graph.axes[name].statistical for name in plan.sites if name in graph.axes)
     reference, method = _reference(model, call, graph, plan)
     if _has_nan(reference):

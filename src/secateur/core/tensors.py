@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -40,6 +41,17 @@ def _within(value: object, path: str, depth: int) -> Iterator[tuple[str, Tensor]
     elif depth < 2 and type(value) is dict:
         for k, item in value.items():
             yield from _within(item, f"{path}.{k}", depth + 1)
+
+
+def caches(model: nn.Module) -> list[dict[Any, Any]]:
+    """Dictionaries of tensors in attributes: what a forward may have computed earlier."""
+    return [
+        value
+        for module in model.modules()
+        for key, value in module.__dict__.items()
+        if key not in _REGISTERED and type(value) is dict and value
+        if all(isinstance(item, Tensor) for item in value.values())
+    ]
 
 
 def light_copy(model: nn.Module) -> nn.Module:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from secateur.core.errors import InputError, UnsupportedModel
 from secateur.core.layout import Concat, Fixed, Layout, Leaf, Product
 from secateur.core.plan import Attribute, Reason
 from secateur.core.site import Role, Tie
+from secateur.core.tensors import caches
 from secateur.graph import graph as records
 from secateur.graph.attributes import AttributeTracer
 from secateur.graph.axes import Axis, split, unify
@@ -62,10 +64,14 @@ def analyze(
             hint="run the model once on the example first",
         )
     call = as_call(model, example)
-    trace = Trace(model)
-    slots = AttributeTracer()
-    with untouched(model), slots.traced(model):
-        _run(trace, model, call)
+    kept = caches(model)
+    try:
+        trace, slots = _record(model, call, kept)
+    except UnsupportedModel:
+        if not kept:
+            raise
+        trace, slots = _record(model, call, [])  # they are not caches: the model needs them
+        kept = []
     _unify_recurrent(trace, model)
     for axis, reason in trace.pending.items():
         axis.freeze(reason)
@@ -78,7 +84,22 @@ def analyze(
                 leaf.freeze(reason)
     free = {leaf for leaf in names if leaf.frozen is None}
     solution = solve(trace.equations.values(), slots.slots, free)
-    return _Builder(trace, slots, names, solution).build(model)
+    graph = _Builder(trace, slots, names, solution).build(model)
+    return replace(graph, stale_caches=bool(kept))
+
+
+def _record(
+    model: nn.Module, call: Call, forget: list[dict[Any, Any]]
+) -> tuple[Trace, AttributeTracer]:
+    """Run the model under the recorder, without what earlier runs have left in caches."""
+    slots = AttributeTracer()
+    with untouched(model):
+        for cache in forget:
+            cache.clear()
+        trace = Trace(model)
+        with slots.traced(model):
+            _run(trace, model, call)
+    return trace, slots
 
 
 def _run(trace: Trace, model: nn.Module, call: Call) -> None:

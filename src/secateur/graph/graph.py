@@ -66,7 +66,8 @@ class Graph:
 
     layouts: for every parameter and buffer, one layout a dimension. roles: for (tensor, dim) what
     the dimension does. axes: every leaf that some parameter has, by name. ties: free axes, grouped
-    by what their counts must agree on (every free axis is in exactly one tie).
+    by what their counts must agree on (every free axis is in exactly one tie). stale_caches:
+    modules keep tensors of earlier runs that the model can do without; a cut must empty them.
     """
 
     layouts: Mapping[str, tuple[Layout, ...]]
@@ -79,3 +80,4 @@ class Graph:
     replay: Replay = Replay()
     unknown: Mapping[str, Reason] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    stale_caches: bool = False
