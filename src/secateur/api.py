@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from functools import partial
 from time import perf_counter
 from typing import Any
@@ -75,7 +76,8 @@ def plan(
     """Decide what to remove, without touching the model; the arguments are those of `prune`."""
     call = _call(model, example, data)
     graph = analyze(model, call)
-    return _decide(model, graph, unit, criterion, budget, allocate, scope, data, loss, seed)[0]
+    made, _ = _decide(model, graph, unit, criterion, budget, allocate, scope, data, loss, seed)
+    return replace(made, example=call)
 
 
 def prune(
@@ -205,18 +207,33 @@ def prune_(
 def cut(
     model: nn.Module, plan: Plan, example: Any = None, *, optimizer: Optimizer | None = None
 ) -> Verification:
-    """Apply a plan in place; with an example the cut is verified, and undone if it is wrong.
+    """Apply a plan in place, verified on the example that it was made on, or on another one.
+
+    A plan read from JSON has no example: give one, or the result says "not verified".
+
+    Example:
+        >>> import torch
+        >>> net = nn.Sequential(nn.Linear(3, 8), nn.ReLU(), nn.Linear(8, 2))
+        >>> plan = sc.plan(net, torch.randn(4, 3), budget=sc.Params("50%"))
+        >>> sc.cut(net, plan).ok, net[0].out_features < 8
+        (True, True)
 
     Raises:
         StalePlan: The plan was made for another model.
         VerificationError: The outputs differ; the model is as it was.
     """
-    if example is None:
+    earlier = plans_of(model)
+    if example is None and plan.example is None:
         _replay(model, plan, optimizer=optimizer)
-        return Verification(False, False, 0.0, 0.0, "none", "not verified: no example was given")
-    call = as_call(model, example)
-    graph = analyze(model, call)
-    return cut_verified(model, call, graph, plan, optimizer=optimizer)[1]
+        verification = Verification(
+            False, False, 0.0, 0.0, "none", "not verified: no example was given"
+        )
+    else:
+        call = as_call(model, plan.example if example is None else example)
+        graph = analyze(model, call)
+        verification = cut_verified(model, call, graph, plan, optimizer=optimizer)[1]
+    remember(model, (*earlier, plan))
+    return verification
 
 
 def _call(model: nn.Module, example: Any, data: Iterable[Any] | None) -> Call:

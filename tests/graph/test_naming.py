@@ -84,7 +84,7 @@ def test_parameters_of_the_model_itself() -> None:
         def forward(self, x: Tensor) -> Tensor:
             return x @ self.first @ self.second
 
-    assert words(analyze(Net(), torch.zeros(3, 4))) == {"first": "neurons"}
+    assert words(analyze(Net(), torch.zeros(3, 4))) == {"first#2": "neurons"}
 
 
 @pytest.mark.parametrize("bias", [True, False])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -74,7 +75,10 @@ def test_work_is_counted_by_module() -> None:
 
 def test_repeated_modules_add_up() -> None:
     trace = record(Net(lambda m, x: m.b(m.a(x)) + m.b(m.a(x))), X)
-    assert {factor for factor, _ in trace.terms.values()} == {2}
+    totals: dict[str, int] = {}
+    for (module, *_), (factor, _) in trace.terms.items():
+        totals[module] = totals.get(module, 0) + factor
+    assert totals == {"a": 2, "b": 2}
 
 
 def test_tensors_from_elsewhere_are_frozen_constants() -> None:
@@ -93,7 +97,7 @@ def test_an_unknown_operation_freezes_and_is_named() -> None:
     trace = record(model, X)
     assert list(trace.unknown) == ["secateur_test.mystery.default"]
     assert not trace.axes(model.a.weight)[0].free and not trace.axes(model.b.weight)[1].free
-    assert trace.axes(model.a.weight)[1].free
+    assert trace.axes(model.b.weight)[0].free
 
 
 def test_in_place_operations_keep_axes() -> None:
@@ -122,7 +126,7 @@ def test_shapes_travel_as_traced_integers_only_where_free() -> None:
         return m.b(y)
 
     record(Net(look), X)
-    assert [type(n) is TracedInt for n in seen] == [True, True, True, False, True, True, False]
+    assert [type(n) is TracedInt for n in seen] == [True, True, True, False, False, True, False]
     assert seen == [6, 6, 6, (2, 6), 2, 12, 2] and type(seen[3]) is torch.Size
 
 
@@ -166,12 +170,13 @@ def test_switches_that_the_user_set_are_kept(enabled: bool) -> None:
     fastpath = torch.backends.mha.get_fastpath_enabled()
     try:
         torch.backends.mha.set_fastpath_enabled(enabled)
-        with torch.backends.mkldnn.flags(enabled=enabled):
-            record(Net(plain), X)
-            assert torch._C._get_mkldnn_enabled() is enabled
+        torch._C._set_mkldnn_enabled(enabled)
+        record(Net(plain), X)
+        assert torch._C._get_mkldnn_enabled() is enabled
         assert torch.backends.mha.get_fastpath_enabled() is enabled
     finally:
         torch.backends.mha.set_fastpath_enabled(fastpath)
+        torch._C._set_mkldnn_enabled(True)
 
 
 def test_a_submodule_that_fails_inside_a_try_does_not_confuse_names() -> None:
@@ -180,10 +185,8 @@ def test_a_submodule_that_fails_inside_a_try_does_not_confuse_names() -> None:
             raise ValueError
 
     def guarded(m: Any, x: Tensor) -> Tensor:
-        try:
+        with suppress(ValueError):
             m.fail(x)
-        except ValueError:
-            pass
         return m.b(m.a(x))
 
     model = Net(guarded)

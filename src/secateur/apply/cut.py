@@ -86,21 +86,29 @@ def _cut_tensors(edit: Edit, model: nn.Module, plan: Plan, optimizer: Optimizer 
 
 
 def _take(tensor: Tensor, steps: list[tuple[int, Tensor]]) -> Tensor:
-    channels_last = tensor.dim() == 4 and tensor.is_contiguous(memory_format=torch.channels_last)
+    order = _ORDERS.get(tensor.dim())
+    kept = order is not None and tensor.is_contiguous(memory_format=order)
     for d, index in sorted(steps, key=lambda step: len(step[1]) / tensor.shape[step[0]]):
         tensor = tensor.index_select(d, index)
-    if channels_last and tensor.dim() == 4:
-        tensor = tensor.contiguous(memory_format=torch.channels_last)
-    return tensor
+    return tensor.contiguous(memory_format=order) if kept else tensor
+
+
+_ORDERS = {4: torch.channels_last, 5: torch.channels_last_3d}
 
 
 def _cut_state(
     edit: Edit, tensor: Tensor, steps: list[tuple[int, Tensor]], optimizer: Optimizer | None
 ) -> None:
-    """Cut every state tensor that has the parameter's shape, whatever the optimizer calls it."""
+    """Cut every state tensor that lines up with the parameter, whatever the optimizer calls it.
+
+    It has the parameter's shape, or ones in it (the rows and columns of Adafactor).
+    """
     if optimizer is None or tensor not in optimizer.state:
         return
     state = optimizer.state[tensor]
     for key, value in list(state.items()):
-        if isinstance(value, Tensor) and value.shape == tensor.shape:
-            edit.entry(state, key, _take(value, steps))
+        if isinstance(value, Tensor) and value.dim() == tensor.dim():
+            pairs = list(zip(value.shape, tensor.shape, strict=True))
+            mine = [(d, index) for d, index in steps if pairs[d][0] == pairs[d][1]]
+            if mine and all(a in (1, b) for a, b in pairs):
+                edit.entry(state, key, _take(value, mine))

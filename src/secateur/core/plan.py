@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -79,6 +79,7 @@ class Plan:
     one layout a dimension, for every tensor that the sites touch. attributes: Python integers that
     follow. removed: modules replaced by an identity; tuples: those
     of them that returned a tuple. predicted: cost name -> (before, after).
+    example: the call that the plan was made on, to verify a cut with; it is not saved.
 
     Example:
         >>> from secateur.core.layout import Leaf, Fixed
@@ -98,6 +99,7 @@ class Plan:
     tuples: tuple[str, ...] = ()
     predicted: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     frozen: tuple[Reason, ...] = ()
+    example: Any = field(default=None, compare=False, repr=False)
 
     @property
     def counts(self) -> dict[str, int]:
