@@ -132,11 +132,19 @@ def test_a_block_without_parameters_is_not_worth_it() -> None:
 
 def test_transformer_layers() -> None:
     layer = nn.TransformerEncoderLayer(12, 3, 20, batch_first=True, norm_first=True)
-    net = nn.Sequential(nn.Linear(6, 12), nn.TransformerEncoder(layer, 2), nn.Linear(12, 2))
+    net = nn.Sequential(
+        nn.Linear(6, 12),
+        nn.TransformerEncoder(layer, 2, enable_nested_tensor=False),
+        nn.Linear(12, 2),
+    )
     found = [block.module for block in analyze(net, torch.zeros(2, 7, 6)).blocks]
     assert found == ["1.layers.0", "1.layers.1"]
     post = nn.TransformerEncoderLayer(12, 3, 20, batch_first=True)
-    net = nn.Sequential(nn.Linear(6, 12), nn.TransformerEncoder(post, 2), nn.Linear(12, 2))
+    net = nn.Sequential(
+        nn.Linear(6, 12),
+        nn.TransformerEncoder(post, 2, enable_nested_tensor=False),
+        nn.Linear(12, 2),
+    )
     assert analyze(net, torch.zeros(2, 7, 6)).blocks == ()
 
 

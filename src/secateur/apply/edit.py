@@ -62,6 +62,10 @@ class Edit:
         self._undo.append(lambda: tensor.data.index_copy_(dim, index, old))
         tensor.data.index_fill_(dim, index, 0)
 
+    def merge(self, later: Edit) -> None:
+        """Take over the changes of another edit of the same model."""
+        self._undo += later._undo
+
     def undo(self) -> None:
         """Take everything back, last change first."""
         while self._undo:

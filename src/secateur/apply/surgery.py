@@ -35,10 +35,11 @@ from secateur.graph.sizes import short_path
 
 
 class CutFailed(VerificationError):
-    """The cut model could not run, or disagreed; the model was restored."""
+    """The cut model could not run, or disagreed; the model was restored unless rollback was off."""
 
-    def __init__(self, error: VerificationError, reason: Reason) -> None:
-        super().__init__(error.message, hint=error.hint)
+    def __init__(self, error: VerificationError, reason: Reason, *, restored: bool = True) -> None:
+        end = "the model was restored" if restored else "the model is unusable, as rollback was off"
+        super().__init__(f"{error.message}; {end}", hint=error.hint)
         self.reason = reason
 
 
@@ -89,23 +90,21 @@ def _cut_verified(
         raise CutFailed(error, Reason("without it the outputs are not numbers (NaN)"))
     zeroed = _zeroed(model, call, plan) if statistical and keep else None
     edit = apply_plan(model, plan, optimizer=optimizer, keep=keep, check=False)
-    try:
-        outputs = run_detached(model, call)
-    except Exception as error:
-        edit.undo()
-        raise CutFailed(_crash(error), _reason(error)) from error
-    result = compare(reference, outputs)
-    if not result.ok and keep:
-        edit.undo()
-        result = _second_opinion(model, call, graph, plan) or result
-        if result.ok:
-            edit = apply_plan(model, plan, optimizer=optimizer, keep=keep, check=False)
-    if not result.ok:
-        edit.undo()
-        failure = mismatch(plan, result)
-        raise CutFailed(
-            failure, Reason("its cut failed verification: " + failure.message.split(": ", 1)[1])
-        )
+    with restoring(edit):  # also when interrupted
+        try:
+            outputs = run_detached(model, call)
+        except Exception as error:
+            raise CutFailed(_crash(error), _reason(error), restored=keep) from error
+        result = compare(reference, outputs)
+        if not result.ok:
+            if keep:
+                edit.undo()
+                result = _second_opinion(model, call, graph, plan) or result
+            if not result.ok:
+                failure = mismatch(plan, result)
+                text = "its cut failed verification: " + failure.message.split(": ", 1)[1]
+                raise CutFailed(failure, Reason(text), restored=keep)
+            edit.merge(apply_plan(model, plan, optimizer=optimizer, keep=keep, check=False))
     difference = compare(zeroed, outputs).difference if zeroed is not None else None
     note = "" if difference is None else (
         "normalisations run over cut axes, so zeroing alone would not give the same network: "
@@ -190,7 +189,7 @@ def _crash(error: Exception) -> VerificationError:
     reason = _reason(error)
     return VerificationError(
         f"the cut model raised {type(error).__name__} at {reason.where or 'an unknown line'}: "
-        f"{_first_line(error)}; the model was restored",
+        f"{_first_line(error)}",
         hint="exclude the part that fails with scope=sc.skip(...), or try rewrite=True",
     )
 

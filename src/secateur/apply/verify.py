@@ -104,6 +104,6 @@ def mismatch(plan: Plan, comparison: Comparison) -> VerificationError:
         or f"relative difference {comparison.difference:.2g} > {comparison.tolerance:.2g}"
     )
     return VerificationError(
-        f"the cut model disagrees with the masked original: {what}; the model was restored",
+        f"the cut model disagrees with the masked original: {what}",
         hint="exclude the part that fails with scope=sc.skip(...), and please report it",
     )
