@@ -54,6 +54,7 @@ RECURRENT: list[Any] = [
 ]  # fmt: skip
 
 
+@pytest.mark.filterwarnings("ignore:LSTM with projections")
 @pytest.mark.parametrize(("kind", "options", "expected"), RECURRENT)
 def test_recurrent_layers(kind: Any, options: dict[str, Any], expected: dict[str, int]) -> None:
     model = Sequence(kind, **options)

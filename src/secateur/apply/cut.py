@@ -37,6 +37,7 @@ def replay(
         for name in plan.removed:
             edit.child(model, name, Skip(as_tuple=name in plan.tuples))
         _cut_tensors(edit, model, plan, optimizer)
+        _forget_flat_state(edit, optimizer)
         counts = plan.counts
         for attribute in plan.attributes:
             if not _inside(attribute.module, plan.removed):
@@ -99,16 +100,39 @@ _ORDERS = {4: torch.channels_last, 5: torch.channels_last_3d}
 def _cut_state(
     edit: Edit, tensor: Tensor, steps: list[tuple[int, Tensor]], optimizer: Optimizer | None
 ) -> None:
-    """Cut every state tensor that lines up with the parameter, whatever the optimizer calls it.
+    """Cut the state of a parameter, whatever the optimizer calls it.
 
-    It has the parameter's shape, or ones in it (the rows and columns of Adafactor).
+    A state tensor follows the parameter along every dimension that it has in common with it: all of
+    them (momenta), or all but one (the rows and columns of Adafactor, kept as [n, 1] or as [n]).
     """
     if optimizer is None or tensor not in optimizer.state:
         return
     state = optimizer.state[tensor]
     for key, value in list(state.items()):
-        if isinstance(value, Tensor) and value.dim() == tensor.dim():
-            pairs = list(zip(value.shape, tensor.shape, strict=True))
-            mine = [(d, index) for d, index in steps if pairs[d][0] == pairs[d][1]]
-            if mine and all(a in (1, b) for a, b in pairs):
-                edit.entry(state, key, _take(value, mine))
+        if not isinstance(value, Tensor):
+            continue
+        dims = _common_dims(str(key), value.shape, tensor.shape)
+        mine = [(dims.index(d), index) for d, index in steps if d in dims]
+        mine = [(d, index) for d, index in mine if value.shape[d] != 1]
+        if mine:
+            edit.entry(state, key, _take(value, mine))
+
+
+def _common_dims(key: str, shape: torch.Size, whole: torch.Size) -> list[int]:
+    """Which dimensions of the parameter the dimensions of a state tensor are; [] for none."""
+    rank = len(whole)
+    every = list(range(rank))
+    if len(shape) == rank and all(n in (1, m) for n, m in zip(shape, whole, strict=True)):
+        return every
+    rows, columns = every[:-1], [*every[:-2], *every[-1:]]
+    for dims in (columns, rows) if "col" in key else (rows, columns):
+        if rank > 1 and tuple(shape) == tuple(whole[d] for d in dims):
+            return dims
+    return []
+
+
+def _forget_flat_state(edit: Edit, optimizer: Optimizer | None) -> None:
+    """L-BFGS keeps one flat vector for all parameters: its history starts anew."""
+    if isinstance(optimizer, torch.optim.LBFGS):
+        edit.clear(optimizer.state)
+        optimizer._numel_cache = None

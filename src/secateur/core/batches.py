@@ -7,7 +7,7 @@ import inspect
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -111,18 +111,42 @@ def map_tensors(value: Any, function: Any) -> Any:
 
 
 def tensors_in(value: Any) -> Iterator[Tensor]:
-    """Every tensor in nested tuples, lists, mappings and dataclasses; other objects are skipped."""
+    """Every tensor in nested containers and objects, each object once.
+
+    Caches (classes named so, as the key-value caches of decoders) are working memory, not results,
+    and are passed over.
+    """
+    return _tensors_in(value, set())
+
+
+def _tensors_in(value: Any, seen: set[int]) -> Iterator[Tensor]:
     if isinstance(value, Tensor):
         yield value
-    elif isinstance(value, Mapping):
-        for item in value.values():
-            yield from tensors_in(item)
-    elif isinstance(value, (list, tuple)):
-        for item in value:
-            yield from tensors_in(item)
-    elif is_dataclass(value) and not isinstance(value, type):
-        for field in fields(value):
-            yield from tensors_in(getattr(value, field.name, None))
+        return
+    if isinstance(value, _ATOMS) or id(value) in seen:
+        return
+    seen.add(id(value))
+    if isinstance(value, Mapping):
+        parts: Any = value.values()
+    elif isinstance(value, (list, tuple, set, frozenset)):
+        parts = value
+    elif any(kind.__name__.endswith("Cache") for kind in type(value).__mro__):
+        return
+    else:
+        slots = [name for kind in type(value).__mro__ for name in _slots(kind)]
+        parts = [*getattr(value, "__dict__", {}).values()]
+        parts += [getattr(value, name) for name in slots if hasattr(value, name)]
+    for part in parts:
+        yield from _tensors_in(part, seen)
+
+
+_ATOMS = (str, bytes, int, float, complex, type(None), type, nn.Module, torch.dtype, torch.device)
+
+
+def _slots(kind: type) -> tuple[str, ...]:
+    slots = kind.__dict__.get("__slots__", ())
+    names = (slots,) if isinstance(slots, str) else tuple(slots)
+    return tuple(name for name in names if name not in ("__dict__", "__weakref__"))
 
 
 @contextmanager

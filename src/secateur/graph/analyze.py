@@ -112,7 +112,8 @@ def _run(trace: Trace, model: nn.Module, call: Call) -> None:
         with recording(trace):
             out = call.run(model)
             reason = Reason("an output of the model", "output")
-            for tensor in tensors_in(out):
+            results = list(tensors_in(out))
+            for tensor in results:
                 if trace.known(tensor):
                     for axis in trace.axes(tensor):
                         axis.freeze(reason)
@@ -121,6 +122,11 @@ def _run(trace: Trace, model: nn.Module, call: Call) -> None:
             f"the model raised on the example: {type(error).__name__}: {error}",
             hint="check that model(example) runs in evaluation mode",
         ) from error
+    if not results:
+        raise UnsupportedModel(
+            f"the model returns a {type(out).__name__} without a tensor: no cut could be verified",
+            hint="wrap the model so that it returns its result as a tensor",
+        )
 
 
 def _unify_recurrent(trace: Trace, model: nn.Module) -> None:

@@ -1,4 +1,4 @@
-"""Tensors made from sizes."""
+"""Tensors made from sizes, and tensors that leave PyTorch."""
 
 from __future__ import annotations
 
@@ -54,3 +54,10 @@ def _enumerate(trace: Trace, args: tuple[Any, ...], kwargs: dict[str, Any], out:
     for size in [*args, *kwargs.values()]:
         if type(size) is TracedInt:
             size.used_as_number()
+
+
+@handles(Tensor.numpy, Tensor.tolist, Tensor.__array__)
+def _escape(trace: Trace, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
+    """Values that leave the traced operations: nobody knows where they go."""
+    for axis in trace.axes(args[0]):
+        axis.freeze(trace.reason("its values leave PyTorch", "numpy"))
