@@ -88,9 +88,16 @@ def config_of(kind: type[PretrainedConfig] | str, **options: Any) -> PretrainedC
 
 
 def known(make: type[PretrainedConfig]) -> dict[str, Any]:
-    """The common sizes that a configuration class has a name for, each once."""
+    """The common sizes that a configuration class has a name for, each once.
+
+    Sizes that the class wants one for each stage are left to the caller.
+    """
     aliases = getattr(make, "attribute_map", {})
-    names = set(inspect.signature(make).parameters) | set(aliases)
+    parameters = inspect.signature(make).parameters
+    staged = {key for key, p in parameters.items() if isinstance(p.default, (list, tuple))}
+    names = (set(parameters) | set(aliases)) - staged - {k for k, v in aliases.items() if v in staged}
+    if "depths" in staged:
+        names.discard("num_hidden_layers")
     given = {key: value for key, value in SIZES.items() if key in names}
     return {k: v for k, v in given.items() if aliases.get(k) not in given}
 

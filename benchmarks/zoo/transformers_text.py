@@ -166,7 +166,7 @@ _OPTIONS: dict[str, dict[str, Any]] = {
     "T5GemmaForConditionalGeneration": {
         side: config_of("T5GemmaModuleConfig") for side in ("encoder", "decoder")
     },
-    "xLSTMForCausalLM": {"chunk_size": 8, "mode": "train", "return_last_states": False},
+    "xLSTMForCausalLM": {"chunk_size": 8, "max_inference_chunksize": 16},
     "XmodForMaskedLM": {"default_language": "en_XX", "languages": ["en_XX"]},
     "YoutuForCausalLM": _ALL_HEADS,
     "ZambaForCausalLM": {

@@ -48,7 +48,7 @@ _add("YolosForObjectDetection", num_detection_tokens=6, image_size=[32, 32])
 _add("VitDetModel", 64, image_size=64, use_relative_position_embeddings=True, window_size=4,
      window_block_indices=[0])  # fmt: skip
 _add("DPTForDepthEstimation", 32, neck_hidden_sizes=[16, 24, 32, 40], fusion_hidden_size=20,
-     backbone_out_indices=[0, 1, 0, 1], num_hidden_layers=2)  # fmt: skip
+     backbone_out_indices=[0, 1, 2, 3], num_hidden_layers=4)  # fmt: skip
 _add("SwinForImageClassification", 64, **_WINDOWS)
 _add("Swinv2ForImageClassification", 64, **_WINDOWS)
 _add("DonutSwinModel", 64, **_WINDOWS)
@@ -56,8 +56,8 @@ _add("Swin2SRForImageSuperResolution", 32, depths=[2, 2], num_heads=[2, 2], embe
      window_size=4, image_size=32, patch_size=1)  # fmt: skip
 _add("FocalNetForImageClassification", 64, depths=[1, 1, 2, 1], embed_dim=16, image_size=64,
      hidden_sizes=[16, 32, 64, 128], patch_size=4)  # fmt: skip
-_add("HieraForImageClassification", 64, image_size=[64, 64], depths=[1, 1, 2, 1], embed_dim=16,
-     patch_size=[7, 7])  # fmt: skip
+_add("HieraForImageClassification", 64, num_heads=[1, 2, 4, 4], image_size=[64, 64],
+     depths=[1, 1, 2, 1], embed_dim=16, patch_size=[7, 7])  # fmt: skip
 _add("ConvNextForImageClassification", 64, patch_size=4, **_FOUR)
 _add("ConvNextV2ForImageClassification", 64, patch_size=4, **_FOUR)
 _add("DINOv3ConvNextModel", 64, **_FOUR)
@@ -95,16 +95,16 @@ _add("DepthAnythingForDepthEstimation", 56, reassemble_hidden_size=64, neck_hidd
      fusion_hidden_size=20, head_hidden_size=12, reassemble_factors=[2, 1], patch_size=14,
      backbone_config=partial(config_of, "Dinov2Config", patch_size=14, image_size=56,
                              out_features=["stage1", "stage2"], reshape_hidden_states=False))
-_add("VitPoseForPoseEstimation", 32, num_labels=5, scale_factor=2, image_size=[32, 32],
+_add("VitPoseForPoseEstimation", 32, num_labels=5, scale_factor=2,
      backbone_config=partial(config_of, "VitPoseBackboneConfig", image_size=[32, 32],
-                             patch_size=[8, 8], out_indices=[2]))
+                             patch_size=[8, 8], out_indices=[2], num_experts=1))
 
 _DETR = {
     "use_timm_backbone": False, "use_pretrained_backbone": False, "num_queries": 7, "num_labels": 5,
     "backbone_config": partial(config_of, "ResNetConfig", out_features=["stage4"], **_RESNET),
 }  # fmt: skip
 _RT = {
-    "encoder_in_channels": [24, 40, 64], "encoder_hidden_dim": 64, "d_model": 64, "num_queries": 9,
+    "encoder_in_channels": [24, 40, 64], "decoder_in_channels": [64, 64, 64], "encoder_hidden_dim": 64, "d_model": 64, "num_queries": 9,
     "num_denoising": 0, "num_labels": 5, "decoder_n_points": 2, "feat_strides": [8, 16, 32],
     "backbone_config": partial(
         config_of, "RTDetrResNetConfig", out_features=["stage2", "stage3", "stage4"], **_RESNET
@@ -122,11 +122,11 @@ _add("DFineForObjectDetection", 64, **_RT | {
     "decoder_n_points": [2, 2, 2], "backbone_config": partial(
         config_of, "HGNetV2Config", out_features=["stage2", "stage3", "stage4"]),
     "encoder_in_channels": [512, 1024, 2048]})
-_add("MaskFormerForInstanceSegmentation", 64, fpn_feature_size=24, mask_feature_size=24, num_labels=5,
+_add("MaskFormerForInstanceSegmentation", 64, fpn_feature_size=32, mask_feature_size=32, num_labels=5,
      backbone_config=partial(config_of, "SwinConfig", **_WINDOWS | {
          "depths": [1, 1, 1, 1], "num_heads": [2, 2, 4, 4]}, **_STAGES),
      decoder_config=partial(config_of, "DetrConfig", num_queries=7))
-_add("Mask2FormerForUniversalSegmentation", 64, feature_size=24, mask_feature_size=24, hidden_dim=24,
+_add("Mask2FormerForUniversalSegmentation", 64, feature_size=32, mask_feature_size=32, hidden_dim=32,
      num_queries=7, num_labels=5, encoder_feedforward_dim=32, dim_feedforward=32, num_attention_heads=4,
      backbone_config=partial(config_of, "SwinConfig", **_WINDOWS | {
          "depths": [1, 1, 1, 1], "num_heads": [2, 2, 4, 4]}, **_STAGES))

@@ -62,9 +62,8 @@ def compare(reference: Any, candidate: Any) -> Comparison:
 
 def _difference(a: Tensor, b: Tensor) -> float:
     finite = torch.isfinite(a)
-    if not torch.equal(finite, torch.isfinite(b)) or not torch.equal(
-        torch.isnan(a), torch.isnan(b)
-    ):
+    kinds = [torch.isfinite, torch.isnan, *([] if a.is_complex() else [torch.isposinf])]
+    if not all(torch.equal(kind(a), kind(b)) for kind in kinds):
         return float("inf")
     if not bool(finite.any()):
         return 0.0
