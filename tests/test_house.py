@@ -31,6 +31,10 @@ TESTED_ELSEWHERE = {
         f"units/{file}.py": "units/test_units.py"
         for file in ("axes", "channel", "head", "join", "layer")
     },
+    **{
+        f"testing/{file}.py": "test_testing.py"
+        for file in ("criteria", "places", "rules", "samples")
+    },
 }
 
 

@@ -101,7 +101,9 @@ def settle(model: nn.Module, example: Any, seed: int = 0) -> nn.Module:
         mean, std = float(x.mean()), float(x.std())
         shift = _normal(module.running_mean, 0.1, random)
         module.running_mean.copy_(mean + std * shift)
-        module.running_var.copy_(_uniform(module.running_var, 0.5, 1.5, random) * max(std, 1e-3) ** 2)
+        module.running_var.copy_(
+            _uniform(module.running_var, 0.5, 1.5, random) * max(std, 1e-3) ** 2
+        )
 
     layers = [m for m in model.modules() if _has_statistics(m)]
     if layers:

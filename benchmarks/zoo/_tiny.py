@@ -95,7 +95,9 @@ def known(make: type[PretrainedConfig]) -> dict[str, Any]:
     aliases = getattr(make, "attribute_map", {})
     parameters = inspect.signature(make).parameters
     staged = {key for key, p in parameters.items() if isinstance(p.default, (list, tuple))}
-    names = (set(parameters) | set(aliases)) - staged - {k for k, v in aliases.items() if v in staged}
+    names = (
+        (set(parameters) | set(aliases)) - staged - {k for k, v in aliases.items() if v in staged}
+    )
     if "depths" in staged:
         names.discard("num_hidden_layers")
     given = {key: value for key, value in SIZES.items() if key in names}

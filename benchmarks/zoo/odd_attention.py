@@ -362,7 +362,9 @@ class WindowAttention(nn.Module):
         self.stem, self.norm = nn.Conv2d(12, width, 1), nn.LayerNorm(width)
         self.qkv, self.proj = nn.Linear(width, 3 * width), nn.Linear(width, width)
         self.table = nn.Parameter(torch.randn((2 * window - 1) ** 2, heads) * 0.1)
-        grid = torch.stack(torch.meshgrid(torch.arange(window), torch.arange(window), indexing="ij"))
+        grid = torch.stack(
+            torch.meshgrid(torch.arange(window), torch.arange(window), indexing="ij")
+        )
         offset = grid.flatten(1)[:, :, None] - grid.flatten(1)[:, None] + window - 1
         self.register_buffer("index", offset[0] * (2 * window - 1) + offset[1])
         self.head = nn.Linear(width, 7)
@@ -373,7 +375,9 @@ class WindowAttention(nn.Module):
         w, short = self.window, x
         x = torch.roll(self.norm(x), (-2, -2), dims=(1, 2))
         x = x.view(B, H // w, w, W // w, w, C).transpose(2, 3).reshape(-1, w * w, C)
-        q, k, v = self.qkv(x).reshape(-1, w * w, 3, self.heads, C // self.heads).permute(2, 0, 3, 1, 4)
+        q, k, v = (
+            self.qkv(x).reshape(-1, w * w, 3, self.heads, C // self.heads).permute(2, 0, 3, 1, 4)
+        )
         bias = self.table[self.index.view(-1)].view(w * w, w * w, -1).permute(2, 0, 1)
         a = (q @ k.transpose(-2, -1) * (C // self.heads) ** -0.5 + bias).softmax(-1)
         x = self.proj((a @ v).transpose(1, 2).reshape(-1, w * w, C))

@@ -61,7 +61,9 @@ class ChannelShuffle(_Image):
     """ShuffleNet's unit: split, transform, concatenate, shuffle."""
 
     def make(self) -> nn.Module:
-        return nn.ModuleList(nn.Sequential(_unit(12, 12, groups=2), _unit(12, 12)) for _ in range(3))
+        return nn.ModuleList(
+            nn.Sequential(_unit(12, 12, groups=2), _unit(12, 12)) for _ in range(3)
+        )
 
     def features(self, x: Tensor) -> Tensor:
         for branch in self.body:
@@ -75,8 +77,14 @@ class ChannelShuffle(_Image):
 MODELS.put(
     "channel_shuffle_module",
     lambda: nn.Sequential(
-        _unit(3, 24), nn.Conv2d(24, 24, 3, groups=4), nn.ChannelShuffle(4), nn.Conv2d(24, 32, 1),
-        nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, 7),
+        _unit(3, 24),
+        nn.Conv2d(24, 24, 3, groups=4),
+        nn.ChannelShuffle(4),
+        nn.Conv2d(24, 32, 1),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(32, 7),
     ),  # fmt: skip
     _IMAGE,
 )
@@ -100,7 +108,9 @@ class PixelUnshuffle(_Image):
     """Space to depth and back."""
 
     def make(self) -> nn.Module:
-        return nn.Sequential(nn.PixelUnshuffle(2), _unit(96, 48), nn.Conv2d(48, 96, 1), nn.PixelShuffle(2))
+        return nn.Sequential(
+            nn.PixelUnshuffle(2), _unit(96, 48), nn.Conv2d(48, 96, 1), nn.PixelShuffle(2)
+        )
 
 
 @MODELS.add(_IMAGE)
@@ -109,7 +119,9 @@ class DenseConcat(_Image):
 
     def make(self) -> nn.Module:
         return nn.ModuleList(
-            nn.Sequential(nn.BatchNorm2d(24 + 8 * i), nn.ReLU(), nn.Conv2d(24 + 8 * i, 8, 3, padding=1))
+            nn.Sequential(
+                nn.BatchNorm2d(24 + 8 * i), nn.ReLU(), nn.Conv2d(24 + 8 * i, 8, 3, padding=1)
+            )
             for i in range(3)
         )
 
@@ -130,7 +142,9 @@ class InceptionLike(_Image):
 
     def make(self) -> nn.Module:
         pool = nn.Sequential(nn.MaxPool2d(3, 1, 1), _unit(24, 6, 1))
-        return nn.ModuleList([_unit(24, 8, 1), nn.Sequential(_unit(24, 12, 1), _unit(12, 10)), pool])
+        return nn.ModuleList(
+            [_unit(24, 8, 1), nn.Sequential(_unit(24, 12, 1), _unit(12, 10)), pool]
+        )
 
     def features(self, x: Tensor) -> Tensor:
         return torch.cat([branch(x) for branch in self.body], 1)
@@ -173,8 +187,16 @@ class OptionAResNet(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.stem, self.a, self.b = _unit(3, 16), _unit(16, 32, stride=2), nn.Conv2d(32, 32, 3, padding=1)
-        self.c, self.norm, self.head = nn.Conv2d(16, 16, 3, padding=1), nn.BatchNorm2d(32), nn.Linear(32, 7)
+        self.stem, self.a, self.b = (
+            _unit(3, 16),
+            _unit(16, 32, stride=2),
+            nn.Conv2d(32, 32, 3, padding=1),
+        )
+        self.c, self.norm, self.head = (
+            nn.Conv2d(16, 16, 3, padding=1),
+            nn.BatchNorm2d(32),
+            nn.Linear(32, 7),
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.stem(x)
@@ -190,7 +212,12 @@ class SqueezeExcite(_Image):
     def make(self) -> nn.Module:
         se = nn.Sequential(nn.Linear(48, 6), nn.ReLU(), nn.Linear(6, 48), nn.Sigmoid())
         return nn.ModuleDict(
-            {"up": _unit(24, 48, 1), "dw": _unit(48, 48, groups=48), "se": se, "down": nn.Conv2d(48, 24, 1)}
+            {
+                "up": _unit(24, 48, 1),
+                "dw": _unit(48, 48, groups=48),
+                "se": se,
+                "down": nn.Conv2d(48, 24, 1),
+            }
         )
 
     def features(self, x: Tensor) -> Tensor:
@@ -206,7 +233,11 @@ class EcaAndSpatial(_Image):
 
     def make(self) -> nn.Module:
         return nn.ModuleDict(
-            {"eca": nn.Conv1d(1, 1, 3, padding=1), "map": nn.Conv2d(2, 1, 7, padding=3), "conv": _unit(24, 24)}
+            {
+                "eca": nn.Conv1d(1, 1, 3, padding=1),
+                "map": nn.Conv2d(2, 1, 7, padding=3),
+                "conv": _unit(24, 24),
+            }
         )
 
     def features(self, x: Tensor) -> Tensor:
@@ -244,7 +275,13 @@ def _normed(how: str) -> nn.Module:
     )  # fmt: skip
 
 
-for _how in ("weight_norm_legacy", "spectral_norm_legacy", "weight_norm", "spectral_norm", "orthogonal"):
+for _how in (
+    "weight_norm_legacy",
+    "spectral_norm_legacy",
+    "weight_norm",
+    "spectral_norm",
+    "orthogonal",
+):
     MODELS.put(_how, partial(_normed, _how), _IMAGE)
 
 
@@ -322,8 +359,14 @@ MODELS.put(
 MODELS.put(
     "grouped_and_depthwise",
     lambda: nn.Sequential(
-        _unit(3, 24), _unit(24, 48, groups=4), _unit(48, 48, groups=48), _unit(48, 96, groups=48),
-        _unit(96, 32, 1, groups=2), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(128, 7),
+        _unit(3, 24),
+        _unit(24, 48, groups=4),
+        _unit(48, 48, groups=48),
+        _unit(48, 96, groups=48),
+        _unit(96, 32, 1, groups=2),
+        nn.AdaptiveAvgPool2d(2),
+        nn.Flatten(),
+        nn.Linear(128, 7),
     ),  # fmt: skip
     _IMAGE,
 )

@@ -145,7 +145,9 @@ class DataclassOutput(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.body = nn.Sequential(nn.Conv2d(3, 16, 3, 2), nn.ReLU(), nn.Conv2d(16, 24, 3, 2), nn.ReLU())
+        self.body = nn.Sequential(
+            nn.Conv2d(3, 16, 3, 2), nn.ReLU(), nn.Conv2d(16, 24, 3, 2), nn.ReLU()
+        )
         self.scores, self.boxes = nn.Conv2d(24, 5, 1), nn.Conv2d(24, 4, 1)
 
     def forward(self, image: Tensor) -> Found:
@@ -262,12 +264,29 @@ MODELS.put("scripted_submodule", _scripted, _ROWS)
 MODELS.put(
     "sequential_of_everything",
     lambda: nn.Sequential(
-        nn.Conv2d(3, 16, 3, padding=1), nn.BatchNorm2d(16), nn.Hardswish(), nn.MaxPool2d(2),
-        nn.ZeroPad2d(1), nn.Conv2d(16, 24, 3, groups=2), nn.GroupNorm(3, 24), nn.SiLU(),
-        nn.Upsample(scale_factor=2), nn.Conv2d(24, 20, 3), nn.InstanceNorm2d(20), nn.Dropout2d(),
-        nn.LeakyReLU(), nn.Flatten(2), nn.LayerNorm(196), nn.Unflatten(2, (14, 14)),
-        nn.AdaptiveAvgPool2d(3), nn.Flatten(), nn.Linear(180, 32), nn.BatchNorm1d(32), nn.Softplus(),
-        nn.Linear(32, 7), nn.LogSoftmax(-1),
+        nn.Conv2d(3, 16, 3, padding=1),
+        nn.BatchNorm2d(16),
+        nn.Hardswish(),
+        nn.MaxPool2d(2),
+        nn.ZeroPad2d(1),
+        nn.Conv2d(16, 24, 3, groups=2),
+        nn.GroupNorm(3, 24),
+        nn.SiLU(),
+        nn.Upsample(scale_factor=2),
+        nn.Conv2d(24, 20, 3),
+        nn.InstanceNorm2d(20),
+        nn.Dropout2d(),
+        nn.LeakyReLU(),
+        nn.Flatten(2),
+        nn.LayerNorm(196),
+        nn.Unflatten(2, (14, 14)),
+        nn.AdaptiveAvgPool2d(3),
+        nn.Flatten(),
+        nn.Linear(180, 32),
+        nn.BatchNorm1d(32),
+        nn.Softplus(),
+        nn.Linear(32, 7),
+        nn.LogSoftmax(-1),
     ),  # fmt: skip
     _IMAGE,
 )

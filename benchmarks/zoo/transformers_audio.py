@@ -73,30 +73,55 @@ _add("MoonshineForConditionalGeneration", "audio",
      lambda: _wave(4000) | {"decoder_input_ids": _tokens(7)}, encoder_num_hidden_layers=2,
      decoder_num_hidden_layers=2, encoder_num_attention_heads=4, decoder_num_attention_heads=4,
      encoder_num_key_value_heads=4, decoder_num_key_value_heads=4)  # fmt: skip
-_add("SpeechT5ForSpeechToText", "audio", lambda: _wave() | {"decoder_input_ids": _tokens(7)}, **{
-    **_CONV, "vocab_size": VOCAB, "encoder_max_relative_position": 20, "max_text_positions": 20})
-_add("ParakeetForCTC", "audio", partial(_features, frames=64), encoder_config=partial(
-    config_of, "ParakeetEncoderConfig", num_mel_bins=20, subsampling_conv_channels=16,
+_add(
+    "SpeechT5ForSpeechToText",
+    "audio",
+    lambda: _wave() | {"decoder_input_ids": _tokens(7)},
+    **{**_CONV, "vocab_size": VOCAB, "encoder_max_relative_position": 20, "max_text_positions": 20},
+)
+_add("ParakeetForCTC", "audio", partial(_features, frames=64, bins=24), encoder_config=partial(
+    config_of, "ParakeetEncoderConfig", num_mel_bins=24, subsampling_conv_channels=16,
     conv_kernel_size=5), vocab_size=33, pad_token_id=32)  # fmt: skip
 _add("LasrForCTC", "audio", partial(_features, frames=64), encoder_config=partial(
     config_of, "LasrEncoderConfig", num_mel_bins=20, subsampling_conv_channels=16,
     conv_kernel_size=5), vocab_size=33, pad_token_id=32)  # fmt: skip
-_add("EncodecModel", "audio", partial(_sound), hidden_size=32, num_filters=8, codebook_size=24,
-     upsampling_ratios=[4, 2], sampling_rate=800, target_bandwidths=[2.0], codebook_dim=32)
+_add(
+    "EncodecModel",
+    "audio",
+    partial(_sound),
+    hidden_size=32,
+    num_filters=8,
+    codebook_size=32,
+    upsampling_ratios=[4, 2],
+    sampling_rate=800,
+    target_bandwidths=[2.0],
+    codebook_dim=32,
+)
 _add("DacModel", "audio", partial(_sound), encoder_hidden_size=8, downsampling_ratios=[2, 4],
-     decoder_hidden_size=48, n_codebooks=3, codebook_size=24, hidden_size=32,
+     decoder_hidden_size=48, n_codebooks=3, codebook_size=32, hidden_size=32,
      upsampling_ratios=[4, 2])  # fmt: skip
-_add("MimiModel", "audio", partial(_sound), num_filters=8, upsampling_ratios=[4, 2], codebook_size=24,
+_add("MimiModel", "audio", partial(_sound), num_filters=8, upsampling_ratios=[4, 2], codebook_size=32,
      codebook_dim=32, vector_quantization_hidden_dimension=32, num_quantizers=4, upsample_groups=64,
      num_key_value_heads=4, sampling_rate=800, frame_rate=50)  # fmt: skip
 _add("UnivNetModel", "audio", lambda: {"input_features": torch.randn(2, 12, 20),
                                        "noise_sequence": torch.randn(2, 12, 16)},
      model_in_channels=16, model_hidden_channels=12, num_mel_bins=20,
-     kernel_predictor_hidden_channels=24)  # fmt: skip
-_add("FastSpeech2ConformerModel", "audio", lambda: {"input_ids": _tokens(9)}, num_mel_bins=20,
-     encoder_linear_units=96, decoder_linear_units=96, speech_decoder_postnet_units=24,
-     duration_predictor_channels=24, energy_predictor_channels=24, pitch_predictor_channels=24,
-     encoder_num_attention_heads=2, decoder_num_attention_heads=2, decoder_kernel_size=7)
+     kernel_predictor_hidden_channels=16)  # fmt: skip
+_add(
+    "FastSpeech2ConformerModel",
+    "audio",
+    lambda: {"input_ids": _tokens(9)},
+    num_mel_bins=20,
+    encoder_linear_units=96,
+    decoder_linear_units=96,
+    speech_decoder_postnet_units=24,
+    duration_predictor_channels=24,
+    energy_predictor_channels=24,
+    pitch_predictor_channels=24,
+    encoder_num_attention_heads=2,
+    decoder_num_attention_heads=2,
+    decoder_kernel_size=7,
+)
 _add("FastSpeech2ConformerHifiGan", "audio", lambda: {"spectrogram": torch.randn(2, 9, 20)},
      model_in_dim=20, upsample_initial_channel=48, upsample_rates=[4, 4],
      upsample_kernel_sizes=[8, 8])  # fmt: skip
@@ -118,9 +143,19 @@ def _series() -> dict[str, Tensor]:
 
 _add("TimeSeriesTransformerModel", "time series", partial(_series), **_SERIES)
 _add("InformerModel", "time series", partial(_series), **_SERIES, attention_type="full")
-_add("AutoformerModel", "time series", partial(_series), **_SERIES, label_length=4, moving_average=5)
-_add("PatchTSTForPrediction", "time series", lambda: {"past_values": torch.randn(2, 24, 3)},
-     num_input_channels=3, context_length=24, patch_length=4, patch_stride=4, prediction_length=5)
+_add(
+    "AutoformerModel", "time series", partial(_series), **_SERIES, label_length=4, moving_average=5
+)
+_add(
+    "PatchTSTForPrediction",
+    "time series",
+    lambda: {"past_values": torch.randn(2, 24, 3)},
+    num_input_channels=3,
+    context_length=24,
+    patch_length=4,
+    patch_stride=4,
+    prediction_length=5,
+)
 _add("PatchTSMixerForPrediction", "time series", lambda: {"past_values": torch.randn(2, 24, 3)},
      num_input_channels=3, context_length=24, patch_length=4, patch_stride=4, prediction_length=5,
      mode="mix_channel")  # fmt: skip

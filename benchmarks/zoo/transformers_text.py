@@ -166,7 +166,7 @@ _OPTIONS: dict[str, dict[str, Any]] = {
     "T5GemmaForConditionalGeneration": {
         side: config_of("T5GemmaModuleConfig") for side in ("encoder", "decoder")
     },
-    "xLSTMForCausalLM": {"chunk_size": 8, "max_inference_chunksize": 16},
+    "xLSTMForCausalLM": {"chunk_size": 8, "qk_dim_factor": 1.0},
     "XmodForMaskedLM": {"default_language": "en_XX", "languages": ["en_XX"]},
     "YoutuForCausalLM": _ALL_HEADS,
     "ZambaForCausalLM": {
@@ -179,7 +179,6 @@ _OPTIONS: dict[str, dict[str, Any]] = {
     },
     "ZayaForCausalLM": {"num_experts_per_tok": 1, "router_hidden_size": 24},
 }  # fmt: skip
-
 
 
 def _tokens(length: int) -> Tensor:

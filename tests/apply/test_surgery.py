@@ -231,7 +231,7 @@ class Fussy(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         h = self.b(self.a(x).relu())
-        if self.b.weight.nbytes != 256:
+        if self.b.bias.nbytes != 32:
             raise RuntimeError("I want eight")
         return self.c(h.relu())
 
