@@ -16,9 +16,8 @@ import time
 import warnings
 
 import torch
-from outputs import tensors_in
-
 import zoo
+from outputs import tensors_in
 
 _SECONDS, _GIB, _LARGE = 10.0, 12, 1e6
 

@@ -31,7 +31,7 @@ def shapes(outputs: list[Tensor]) -> list[tuple[int, ...]]:
 
 
 def finite(outputs: list[Tensor]) -> bool:
-    """Whether every floating-point output is finite where it should be: minus infinity is a mask."""
+    """Whether every floating-point output is finite; minus infinity is taken for a mask."""
     return all(
         bool((torch.isfinite(t) | (t == float("-inf"))).all())
         for t in outputs

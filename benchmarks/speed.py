@@ -137,8 +137,9 @@ def measure(sender: Any, name: str, in_place: bool) -> None:
 
 def against_peer(sender: Any, name: str, rounds: int) -> None:
     """Both libraries in turns in this process; medians."""
-    import secateur as sc
     from coverage_child import prune_with_torch_pruning
+
+    import secateur as sc
 
     model, example = CASES[name]()
     model.eval()

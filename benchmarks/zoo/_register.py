@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from functools import partial
 from typing import Any, TypeVar
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from . import Builder
 
@@ -35,3 +37,13 @@ class Registry(dict[str, Builder]):
 def snake(name: str) -> str:
     """CamelCase to snake_case."""
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
+
+
+def floats(*shape: int) -> partial[Tensor]:
+    """What draws a tensor of normal values."""
+    return partial(torch.randn, *shape)
+
+
+def tokens(vocabulary: int, *shape: int) -> partial[Tensor]:
+    """What draws a tensor of token numbers."""
+    return partial(torch.randint, 0, vocabulary, shape)

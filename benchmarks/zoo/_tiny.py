@@ -1,4 +1,4 @@
-"""Small configurations for any transformers family: one dictionary of sizes, applied where known."""
+"""Small configurations for any transformers family: common sizes, applied where known."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ HIDDEN, LAYERS, HEADS, KV_HEADS, INNER, VOCAB = 64, 2, 4, 2, 128, 128
 
 SIZES: dict[str, Any] = {
     **dict.fromkeys(
-        ("hidden_size", "d_model", "n_embd", "dim", "embed_dim", "embedding_size", "emb_dim"), HIDDEN
+        ("hidden_size", "d_model", "n_embd", "dim", "embed_dim", "embedding_size", "emb_dim"),
+        HIDDEN,
     ),
     **dict.fromkeys(
         (

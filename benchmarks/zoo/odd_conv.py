@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-from functools import partial
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.utils import parametrizations, spectral_norm, weight_norm
-from torch.nn.utils import parametrize
+from torch.nn.utils import parametrizations
 
-from ._register import Registry
+from ._register import Registry, floats
 
 MODELS = Registry()
 
-
-def _floats(*shape: int) -> partial[Tensor]:
-    return partial(torch.randn, *shape)
-
-
-_IMAGE = _floats(2, 3, 24, 24)
+_IMAGE = floats(2, 3, 24, 24)
 
 
 def _unit(inside: int, outside: int, kernel: int = 3, **options: int) -> nn.Sequential:
@@ -85,12 +79,12 @@ MODELS.put(
         nn.AdaptiveAvgPool2d(1),
         nn.Flatten(),
         nn.Linear(32, 7),
-    ),  # fmt: skip
+    ),
     _IMAGE,
 )
 
 
-@MODELS.add(_floats(2, 3, 12, 12))
+@MODELS.add(floats(2, 3, 12, 12))
 class PixelShuffle(nn.Module):
     """Super-resolution: sub-pixel upsampling."""
 
@@ -163,7 +157,7 @@ class CspSplit(_Image):
         return self.body["join"](torch.cat((left, one, self.body["b"](one)), dim=1))
 
 
-@MODELS.add(_floats(2, 3, 32, 32))
+@MODELS.add(floats(2, 3, 32, 32))
 class UNet(nn.Module):
     """Skips by concatenation, upsampling by transposed convolutions."""
 
@@ -261,62 +255,6 @@ class Maxout(_Image):
         return F.glu(self.body[1](y), dim=1)
 
 
-def _normed(how: str) -> nn.Module:
-    wrap = {
-        "weight_norm_legacy": weight_norm,
-        "spectral_norm_legacy": spectral_norm,
-        "weight_norm": parametrizations.weight_norm,
-        "spectral_norm": parametrizations.spectral_norm,
-        "orthogonal": parametrizations.orthogonal,
-    }[how]
-    return nn.Sequential(
-        nn.Conv2d(3, 16, 3), nn.ReLU(), wrap(nn.Conv2d(16, 24, 3)), nn.ReLU(),
-        nn.AdaptiveAvgPool2d(1), nn.Flatten(), wrap(nn.Linear(24, 20)), nn.ReLU(), nn.Linear(20, 7),
-    )  # fmt: skip
-
-
-for _how in (
-    "weight_norm_legacy",
-    "spectral_norm_legacy",
-    "weight_norm",
-    "spectral_norm",
-    "orthogonal",
-):
-    MODELS.put(_how, partial(_normed, _how), _IMAGE)
-
-
-class _Symmetric(nn.Module):
-    def forward(self, weight: Tensor) -> Tensor:
-        return weight.triu() + weight.triu(1).transpose(-1, -2)
-
-
-def _symmetric() -> nn.Module:
-    layer = nn.Linear(20, 20)
-    parametrize.register_parametrization(layer, "weight", _Symmetric())
-    return nn.Sequential(nn.Linear(10, 20), nn.ReLU(), layer, nn.ReLU(), nn.Linear(20, 7))
-
-
-MODELS.put("symmetric_parametrization", _symmetric, _floats(5, 10))
-
-
-def _norms(make: type[nn.Module] | partial[nn.Module]) -> nn.Module:
-    layers = [m for c in (24, 32, 24) for m in (nn.LazyConv2d(c, 3), make(c), nn.PReLU(c))]
-    model = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(24, 7))
-    model(torch.zeros(2, 3, 24, 24))
-    return model
-
-
-MODELS.put("group_norm", partial(_norms, partial(nn.GroupNorm, 4)), _IMAGE)
-MODELS.put("instance_norm", partial(_norms, partial(nn.InstanceNorm2d, affine=True)), _IMAGE)
-MODELS.put(
-    "instance_norm_tracked",
-    partial(_norms, partial(nn.InstanceNorm2d, affine=True, track_running_stats=True)),
-    _IMAGE,
-)
-MODELS.put("layer_norm_as_group", partial(_norms, partial(nn.GroupNorm, 1)), _IMAGE)
-MODELS.put("local_response_norm", partial(_norms, lambda c: nn.LocalResponseNorm(3)), _IMAGE)
-
-
 @MODELS.add(_IMAGE)
 class ChannelsLastNorm(_Image):
     """ConvNeXt's block: layer norm and linear layers over the last dimension."""
@@ -335,10 +273,6 @@ class ChannelsLastNorm(_Image):
         return x + y.permute(0, 3, 1, 2)
 
 
-def _sequence(make: partial[nn.Module]) -> nn.Module:
-    return nn.Sequential(make(), nn.Flatten(), nn.LazyLinear(7))
-
-
 def _volume() -> nn.Module:
     return nn.Sequential(
         nn.Conv3d(2, 12, 3, padding=1), nn.BatchNorm3d(12), nn.ReLU(), nn.MaxPool3d(2),
@@ -346,7 +280,7 @@ def _volume() -> nn.Module:
     )  # fmt: skip
 
 
-MODELS.put("conv3d", _volume, _floats(2, 2, 6, 8, 10))
+MODELS.put("conv3d", _volume, floats(2, 2, 6, 8, 10))
 MODELS.put(
     "conv1d_everything",
     lambda: nn.Sequential(
@@ -354,7 +288,7 @@ MODELS.put(
         nn.Conv1d(18, 36, 3, groups=6), nn.CELU(), nn.ConvTranspose1d(36, 14, 4, 2), nn.Mish(),
         nn.AdaptiveMaxPool1d(3), nn.Flatten(), nn.Linear(42, 7),
     ),
-    _floats(3, 4, 40),
+    floats(3, 4, 40),
 )  # fmt: skip
 MODELS.put(
     "grouped_and_depthwise",
@@ -367,7 +301,7 @@ MODELS.put(
         nn.AdaptiveAvgPool2d(2),
         nn.Flatten(),
         nn.Linear(128, 7),
-    ),  # fmt: skip
+    ),
     _IMAGE,
 )
 
@@ -415,7 +349,7 @@ class FlipChannels(_Image):
         return y + y.flip(1) + y[:, self.order]
 
 
-@MODELS.add(_floats(3, 1, 60))
+@MODELS.add(floats(3, 1, 60))
 class WaveNet(nn.Module):
     """Dilated causal convolutions, gates, residuals and skips."""
 
@@ -436,7 +370,7 @@ class WaveNet(nn.Module):
         return self.out(total)
 
 
-@MODELS.add(_floats(3, 6, 40))
+@MODELS.add(floats(3, 6, 40))
 class Tcn(nn.Module):
     """Weight-normed causal blocks that chomp what they padded."""
 
@@ -445,11 +379,10 @@ class Tcn(nn.Module):
         sizes = [6, 16, 24, 24]
         self.convs = nn.ModuleList(
             parametrizations.weight_norm(nn.Conv1d(a, b, 3, padding=2 * 2**i, dilation=2**i))
-            for i, (a, b) in enumerate(zip(sizes, sizes[1:], strict=False))
+            for i, (a, b) in enumerate(pairwise(sizes))
         )
         self.down = nn.ModuleList(
-            nn.Conv1d(a, b, 1) if a != b else nn.Identity()
-            for a, b in zip(sizes, sizes[1:], strict=False)
+            nn.Conv1d(a, b, 1) if a != b else nn.Identity() for a, b in pairwise(sizes)
         )
         self.head = nn.Linear(24, 7)
 

@@ -9,18 +9,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from ._register import Registry
+from ._register import Registry, floats, tokens
 
 MODELS = Registry()
 _VOCAB = 50
-
-
-def _floats(*shape: int) -> partial[Tensor]:
-    return partial(torch.randn, *shape)
-
-
-def _tokens(*shape: int) -> partial[Tensor]:
-    return partial(torch.randint, 0, _VOCAB, shape)
 
 
 class Recurrent(nn.Module):
@@ -46,13 +38,13 @@ for _name, _kind in {"lstm": nn.LSTM, "gru": nn.GRU, "rnn": nn.RNN}.items():
         "_bidirectional": {"num_layers": 2, "bidirectional": True, "batch_first": True},
         "_no_bias": {"bias": False, "num_layers": 2},
     }.items():
-        MODELS.put(_name + _label, partial(Recurrent, _kind, **_options), _floats(5, 5, 10))
-MODELS.put("rnn_relu", partial(Recurrent, nn.RNN, nonlinearity="relu"), _floats(5, 3, 10))
-MODELS.put("lstm_proj", partial(Recurrent, nn.LSTM, proj_size=12), _floats(5, 3, 10))
+        MODELS.put(_name + _label, partial(Recurrent, _kind, **_options), floats(5, 5, 10))
+MODELS.put("rnn_relu", partial(Recurrent, nn.RNN, nonlinearity="relu"), floats(5, 3, 10))
+MODELS.put("lstm_proj", partial(Recurrent, nn.LSTM, proj_size=12), floats(5, 3, 10))
 MODELS.put(
     "lstm_proj_bidirectional",
     partial(Recurrent, nn.LSTM, proj_size=12, num_layers=2, bidirectional=True, batch_first=True),
-    _floats(3, 5, 10),
+    floats(3, 5, 10),
 )
 
 
@@ -70,7 +62,7 @@ class LstmGivenState(nn.Module):
         return self.head(out), state
 
 
-@MODELS.add(_floats(3, 6, 10))
+@MODELS.add(floats(3, 6, 10))
 class LstmZeroState(nn.Module):
     """The initial state is made of zeros with the size kept in an attribute."""
 
@@ -87,7 +79,7 @@ class LstmZeroState(nn.Module):
         return self.head(out[:, -1, :])
 
 
-@MODELS.add(_floats(3, 6, 10))
+@MODELS.add(floats(3, 6, 10))
 class GruLearnedState(nn.Module):
     """The initial state is a parameter."""
 
@@ -150,9 +142,9 @@ class Cells(nn.Module):
         return self.head(two[0] if isinstance(two, tuple) else two)
 
 
-MODELS.put("lstm_cells", partial(Cells, nn.LSTMCell), _floats(3, 5, 10))
-MODELS.put("gru_cells", partial(Cells, nn.GRUCell), _floats(3, 5, 10))
-MODELS.put("rnn_cells", partial(Cells, nn.RNNCell), _floats(3, 5, 10))
+MODELS.put("lstm_cells", partial(Cells, nn.LSTMCell), floats(3, 5, 10))
+MODELS.put("gru_cells", partial(Cells, nn.GRUCell), floats(3, 5, 10))
+MODELS.put("rnn_cells", partial(Cells, nn.RNNCell), floats(3, 5, 10))
 
 
 @MODELS.add(lambda: (torch.randint(0, _VOCAB, (2, 7)), torch.randint(0, _VOCAB, (2, 5))))
@@ -182,7 +174,7 @@ class Seq2SeqAttention(nn.Module):
         return torch.stack(logits, dim=1)
 
 
-@MODELS.add(_tokens(3, 9))
+@MODELS.add(tokens(_VOCAB, 3, 9))
 class CharLm(nn.Module):
     """A language model whose output matrix is its embedding."""
 
@@ -199,7 +191,7 @@ class CharLm(nn.Module):
         return self.out(self.down(hidden))
 
 
-@MODELS.add(_floats(2, 4, 3, 12, 12))
+@MODELS.add(floats(2, 4, 3, 12, 12))
 class ConvLstm(nn.Module):
     """Gates from one convolution over input and state."""
 
@@ -221,7 +213,7 @@ class ConvLstm(nn.Module):
         return self.head(h)
 
 
-@MODELS.add(_floats(3, 5, 10))
+@MODELS.add(floats(3, 5, 10))
 class BareLstm(nn.Module):
     """An LSTM of bare parameters, with gates chunked from one product."""
 
@@ -241,7 +233,7 @@ class BareLstm(nn.Module):
         return h @ self.head
 
 
-@MODELS.add(_floats(3, 5, 10))
+@MODELS.add(floats(3, 5, 10))
 class SeparateGatesLstm(nn.Module):
     """An LSTM with one matrix a gate, and peepholes."""
 
@@ -262,7 +254,7 @@ class SeparateGatesLstm(nn.Module):
         return self.head(h)
 
 
-@MODELS.add(_floats(3, 5, 10))
+@MODELS.add(floats(3, 5, 10))
 class LayerNormGru(nn.Module):
     """A hand-written GRU with layer norms inside."""
 
@@ -283,7 +275,7 @@ class LayerNormGru(nn.Module):
         return self.head(h)
 
 
-@MODELS.add(_floats(3, 12, 10))
+@MODELS.add(floats(3, 12, 10))
 class QuasiRnn(nn.Module):
     """Gates by convolution over time, pooling by recurrence."""
 
@@ -302,7 +294,7 @@ class QuasiRnn(nn.Module):
         return self.head(torch.stack(states, dim=1).mean(1))
 
 
-@MODELS.add(_floats(3, 12, 10))
+@MODELS.add(floats(3, 12, 10))
 class StateSpace(nn.Module):
     """A diagonal linear recurrence with input-dependent steps (a selective state space)."""
 
@@ -329,7 +321,7 @@ class StateSpace(nn.Module):
         return x + self.down((torch.stack(out, 1) + self.skip * u) * F.silu(gate))
 
 
-@MODELS.add(_floats(2, 3, 16, 40))
+@MODELS.add(floats(2, 3, 16, 40))
 class Crnn(nn.Module):
     """Text recognition: convolutions, columns as time steps, a recurrent head."""
 
@@ -349,7 +341,7 @@ class Crnn(nn.Module):
         return self.head(self.rnn(x)[0]).log_softmax(-1)
 
 
-@MODELS.add(_floats(2, 6, 3, 20, 20))
+@MODELS.add(floats(2, 6, 3, 20, 20))
 class CnnLstmAttention(nn.Module):
     """Video: a convolutional encoder a frame, an LSTM over time, attention pooling."""
 

@@ -25,7 +25,7 @@ def _add(family: str, name: str, shape: tuple[int, ...], label: str = "", **opti
 
 
 def _detector(family: str, name: str, size: int, **options: Any) -> None:
-    """Register a detector: it takes a list of images, and keeps its best boxes whatever they are."""
+    """Register a detector: it takes a list of images, and keeps its best boxes, good or not."""
 
     def builder() -> tuple[nn.Module, tuple[list[Tensor]]]:
         model = models.get_model(name, weights=None, weights_backbone=None, **options)

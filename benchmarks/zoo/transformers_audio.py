@@ -100,9 +100,9 @@ _add(
 _add("DacModel", "audio", partial(_sound), encoder_hidden_size=8, downsampling_ratios=[2, 4],
      decoder_hidden_size=48, n_codebooks=3, codebook_size=32, hidden_size=32,
      upsampling_ratios=[4, 2])  # fmt: skip
-_add("MimiModel", "audio", partial(_sound), num_filters=8, upsampling_ratios=[4, 2], codebook_size=32,
-     codebook_dim=32, vector_quantization_hidden_dimension=32, num_quantizers=4, upsample_groups=64,
-     num_key_value_heads=4, sampling_rate=800, frame_rate=50)  # fmt: skip
+_add("MimiModel", "audio", partial(_sound), num_filters=8, upsampling_ratios=[4, 2],
+     codebook_size=32, codebook_dim=32, vector_quantization_hidden_dimension=32, num_quantizers=4,
+     upsample_groups=64, num_key_value_heads=4, sampling_rate=800, frame_rate=50)  # fmt: skip
 _add("UnivNetModel", "audio", lambda: {"input_features": torch.randn(2, 12, 20),
                                        "noise_sequence": torch.randn(2, 12, 16)},
      model_in_channels=16, model_hidden_channels=12, num_mel_bins=20,

@@ -14,7 +14,12 @@ from ._tiny import VOCAB, config_of, family_name, tiny
 MODELS: dict[str, Builder] = {}
 FAMILIES: dict[str, str] = {}
 
-_DECODERS = """
+
+def _words(text: str) -> list[str]:
+    return text.split()
+
+
+_DECODERS = _words("""
 AfmoeForCausalLM ApertusForCausalLM ArceeForCausalLM AriaTextForCausalLM AXK1ForCausalLM
 BailingHybridForCausalLM BambaForCausalLM BeamForCausalLM BertGenerationDecoder BioGptForCausalLM
 BitNetForCausalLM BloomForCausalLM CodeGenForCausalLM CohereForCausalLM Cohere2ForCausalLM
@@ -45,9 +50,9 @@ Qwen4ExpForCausalLM RecurrentGemmaForCausalLM ReformerModelWithLMHead RwkvForCau
 SeedOssForCausalLM SmolLM3ForCausalLM SolarOpenForCausalLM StableLmForCausalLM
 Starcoder2ForCausalLM VaultGemmaForCausalLM XGLMForCausalLM XLNetLMHeadModel xLSTMForCausalLM
 YoutuForCausalLM ZambaForCausalLM Zamba2ForCausalLM ZayaForCausalLM
-""".split()
+""")
 
-_ENCODERS = """
+_ENCODERS = _words("""
 AlbertForMaskedLM BertForMaskedLM BigBirdForMaskedLM CanineForSequenceClassification
 ConvBertForMaskedLM Data2VecTextForMaskedLM DebertaForMaskedLM DebertaV2ForMaskedLM
 DistilBertForMaskedLM DPRQuestionEncoder ElectraForMaskedLM ErnieForMaskedLM EsmForMaskedLM
@@ -59,9 +64,9 @@ NomicBertForMaskedLM NystromformerForMaskedLM PerceiverForMaskedLM RemBertForMas
 RoCBertForMaskedLM RobertaForMaskedLM RobertaPreLayerNormForMaskedLM RoFormerForMaskedLM
 SplinterModel SqueezeBertForMaskedLM T5EncoderModel TapasForMaskedLM UltrabertForMaskedLM
 XLMWithLMHeadModel XLMRobertaXLForMaskedLM XmodForMaskedLM YosoForMaskedLM
-""".split()
+""")
 
-_PAIRS = """
+_PAIRS = _words("""
 BartForConditionalGeneration BigBirdPegasusForConditionalGeneration
 BlenderbotForConditionalGeneration BlenderbotSmallForConditionalGeneration
 FSMTForConditionalGeneration LEDForConditionalGeneration LongT5ForConditionalGeneration
@@ -70,7 +75,7 @@ MT5ForConditionalGeneration MvpForConditionalGeneration NllbMoeForConditionalGen
 PegasusForConditionalGeneration PegasusXForConditionalGeneration PLBartForConditionalGeneration
 ProphetNetForConditionalGeneration SwitchTransformersForConditionalGeneration
 T5ForConditionalGeneration T5GemmaForConditionalGeneration UMT5ForConditionalGeneration
-""".split()
+""")
 
 _LENGTHS = {
     "BigBirdForMaskedLM": 48, "BigBirdPegasusForConditionalGeneration": 48,

@@ -145,8 +145,9 @@ _DETR = {
     "backbone_config": partial(config_of, "ResNetConfig", out_features=["stage4"], **_RESNET),
 }  # fmt: skip
 _RT = {
-    "encoder_in_channels": [24, 40, 64], "decoder_in_channels": [64, 64, 64], "encoder_hidden_dim": 64, "d_model": 64, "num_queries": 9,
-    "num_denoising": 0, "num_labels": 5, "decoder_n_points": 2, "feat_strides": [8, 16, 32],
+    "encoder_in_channels": [24, 40, 64], "decoder_in_channels": [64, 64, 64],
+    "encoder_hidden_dim": 64, "d_model": 64, "num_queries": 9, "num_denoising": 0, "num_labels": 5,
+    "decoder_n_points": 2, "feat_strides": [8, 16, 32],
     "backbone_config": partial(
         config_of, "RTDetrResNetConfig", out_features=["stage2", "stage3", "stage4"], **_RESNET
     ),

@@ -8,10 +8,12 @@ from functools import partial
 from time import perf_counter
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from secateur.allocate.decide import decide, frozen_reasons
+from secateur.apply.cut import check_fingerprint
 from secateur.apply.cut import replay as _replay
 from secateur.apply.mask import mask
 from secateur.apply.surgery import CutFailed, culprits, cut_verified
@@ -38,6 +40,7 @@ DEFAULT_UNIT: tuple[Unit, ...] = (Channel(), Head())
 __all__ = ["cut", "inspect", "mask", "plan", "prune", "prune_"]
 
 
+@torch.inference_mode(False)
 def inspect(model: nn.Module, example: Any, *, latency: bool = False) -> Inspection:
     """Say what can be removed from a model, how much it weighs, and what is frozen and why.
 
@@ -60,6 +63,7 @@ def inspect(model: nn.Module, example: Any, *, latency: bool = False) -> Inspect
     return Inspection.of(type(model).__name__, whole, _removable(model, graph, cost), graph)
 
 
+@torch.inference_mode(False)
 def plan(
     model: nn.Module,
     example: Any = None,
@@ -80,6 +84,7 @@ def plan(
     return replace(made, example=call)
 
 
+@torch.inference_mode(False)
 def prune(
     model: nn.Module, example: Any = None, *, rewrite: bool = False, **arguments: Any
 ) -> Result:
@@ -113,6 +118,7 @@ def prune(
     return result
 
 
+@torch.inference_mode(False)
 def prune_(
     model: nn.Module,
     example: Any = None,
@@ -204,6 +210,7 @@ def prune_(
     )
 
 
+@torch.inference_mode(False)
 def cut(
     model: nn.Module, plan: Plan, example: Any = None, *, optimizer: Optimizer | None = None
 ) -> Verification:
@@ -222,6 +229,7 @@ def cut(
         StalePlan: The plan was made for another model.
         VerificationError: The outputs differ; the model is as it was.
     """
+    check_fingerprint(model, plan)
     earlier = plans_of(model)
     if example is None and plan.example is None:
         _replay(model, plan, optimizer=optimizer)

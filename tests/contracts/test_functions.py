@@ -105,7 +105,10 @@ CASES = [
     # layers
     case(GROUPED, F.conv1d, R(2, 4, 5), R(6, 2, 3), R(6), 1, 0, 1, 2),
     case("a b, b -> a b", F.rms_norm, R(3, 4), (4,), R(4)),
-    case("a b c, b, b -> a b c", normalized, R(3, 4, 5), R(4), P(4)),
+    pytest.param(
+        "a b c, b, b -> a b c", normalized, (R(3, 4, 5), R(4), P(4)), id="batch statistics",
+        marks=pytest.mark.xfail(reason="batch and space cut to one value leave no statistics"),
+    ),
     case("a b c, b -> a b c", F.prelu, R(3, 4, 2), R(4)),
     case("a b -> a b", F.normalize, R(3, 4)),
     case("a b 4 4 -> a (b*4) 9", F.unfold, R(2, 3, 4, 4), (2, 2)),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import random
 from dataclasses import dataclass, field
 from typing import Any
 from unittest import mock
@@ -10,6 +11,7 @@ from unittest import mock
 import steps_branches  # noqa: F401
 import steps_channels  # noqa: F401
 import steps_code  # noqa: F401
+import steps_patterns  # noqa: F401
 import steps_shape  # noqa: F401
 import steps_tokens  # noqa: F401
 import torch
@@ -19,7 +21,7 @@ from torch.utils._pytree import tree_leaves
 
 import secateur as sc
 from secateur import api
-from secateur.core.errors import RecipeError
+from secateur.core.errors import InfeasibleBudget, RecipeError
 
 TOLERANCE = 1e-8
 
@@ -104,6 +106,23 @@ def check(program: Program) -> Outcome:
     return outcome
 
 
+def recipe(seed: int) -> dict[str, Any]:
+    """Half of the networks are cut in half everywhere; the others by a random recipe."""
+    rng = random.Random(seed)
+    found: dict[str, Any] = {"criterion": "random", "seed": seed, "latency": False}
+    if rng.random() < 0.5:
+        return {**found, "budget": sc.Sparsity(0.5), "allocate": "uniform"}
+    budgets = [sc.Params("50%"), sc.MACs("60%"), sc.Sparsity(0.7), sc.Bytes("70%")]
+    units = [sc.Channel(), sc.Head(), [sc.Channel(), sc.Head()], [sc.Channel(multiple=2)]]
+    return {
+        **found,
+        "budget": rng.choice(budgets),
+        "allocate": rng.choice(["global", "uniform", "isomorphic"]),
+        "criterion": rng.choice(["random", "magnitude", "l2", "fpgm"]),
+        "unit": rng.choice([*units, [sc.Channel(), sc.Layer()], sc.Layer()]),
+    }
+
+
 def _prune(net: nn.Module, example: Tensor, seed: int, outcome: Outcome) -> Any:
     real = api.culprits
 
@@ -114,15 +133,9 @@ def _prune(net: nn.Module, example: Tensor, seed: int, outcome: Outcome) -> Any:
 
     with mock.patch.object(api, "culprits", counted):
         try:
-            result = sc.prune(
-                net,
-                example,
-                budget=sc.Sparsity(0.5),
-                allocate="uniform",
-                criterion="random",
-                seed=seed,
-                latency=False,
-            )
+            result = sc.prune(net, example, **recipe(seed))
+        except InfeasibleBudget:
+            return None
         except RecipeError as error:
             expect("nothing to prune" in str(error), f"another error: {error}")
             return None
@@ -133,6 +146,8 @@ def _prune(net: nn.Module, example: Tensor, seed: int, outcome: Outcome) -> Any:
 def _masked(net: nn.Module, plan: Any, example: Tensor) -> list[Tensor]:
     twin = copy.deepcopy(net)
     with sc.mask(twin, plan):
+        for block in plan.removed:
+            twin.set_submodule(block, nn.Identity())
         return run(twin, example)
 
 

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -77,12 +78,14 @@ class Source:
     name: str
     inits: list[str] = field(default_factory=list)
     runs: list[str] = field(default_factory=list)
+    body: list[str] = field(default_factory=list)
 
     def text(self) -> str:
         """The class."""
         return "\n".join(
             [
                 f"class {self.name}(nn.Module):",
+                *[f"    {line}" for line in self.body],
                 "    def __init__(self, cfg):",
                 "        super().__init__()",
                 *[f"        {line}" for line in self.inits],
@@ -101,6 +104,7 @@ class Writer:
         self.classes: list[Source] = []
         self.source = Source("Net")
         self.config: dict[str, int] = {}
+        self.globals: list[str] = []
         self.rng = random.Random(0)
         self.count = 0
 
@@ -138,21 +142,52 @@ class Writer:
     # --- sizes ----------------------------------------------------------------------------------
 
     def size(self, value: int, *derived: str, literal: bool = True) -> str:
-        """An expression for a size: attribute, list entry, configuration, derived, or literal."""
+        """An expression for a size, in one of the many ways in which people write them."""
         roll = self.rng.random()
         if derived and roll < 0.4:
             return str(self.pick(*derived))
         if literal and roll > 0.9:
-            return str(value)
-        if roll > 0.8:
-            name = self.layer("sizes", f"[{self.pick(1, 5, 7)}, {value}]")
-            return f"{name}[1]"
-        if roll > 0.7:
+            return self._constant(value)
+        if roll > 0.65:
+            return self._stored(value)
+        return self.layer("n", str(value))
+
+    def _constant(self, value: int) -> str:
+        """A size that no attribute of an instance holds."""
+        style = self.pick("literal", "literal", "class", "global", "sum")
+        if style == "class":
+            name = self.fresh("SIZE")
+            self.source.body.append(f"{name} = {value}")
+            return f"self.{name}"
+        if style == "global":
+            name = self.fresh("WIDTH")
+            self.globals.append(f"{name} = {value}")
+            return name
+        return str(value) if style == "literal" else f"({value - 1} + 1)"
+
+    def _stored(self, value: int) -> str:
+        """A size inside something else."""
+        style = self.pick("list", "tuple", "dict", "config", "config", "property", "nested", "len",
+                          "numpy")  # fmt: skip
+        other = self.pick(1, 5, 7)
+        if style == "config":
             key = self.fresh("size")
             self.config[key] = value
-            config = self.layer("cfg", "cfg")
-            return f"{config}.{key}"
-        return self.layer("n", str(value))
+            return f"{self.layer('cfg', 'cfg')}.{key}"
+        if style == "property":
+            name, hidden = self.fresh("width"), self.layer("n", str(value))
+            self.source.body += ["@property", f"def {name}(self):", f"    return {hidden}"]
+            return f"self.{name}"
+        if style == "len":
+            return f"len({self.layer('names', repr(['x'] * value))})"
+        made, read = {
+            "list": (f"[{other}, {value}]", "[1]"),
+            "tuple": (f"({value}, {other})", "[0]"),
+            "dict": (f"{{'other': {other}, 'size': {value}}}", "['size']"),
+            "nested": (f"{{'sizes': [{other}, ({value}, 2)]}}", "['sizes'][1][0]"),
+            "numpy": (f"int(np.int64({value}))", ""),
+        }[style]
+        return self.layer("sizes", made) + read
 
     def widths(self, most: int = 24) -> int:
         """A channel count with factors."""
@@ -256,7 +291,7 @@ class Program:
         _finish(writer, self.outputs)
         parts = [one.text() for one in [*writer.classes, writer.source]]
         config = f"CONFIG = SimpleNamespace(**{writer.config!r})"
-        return "\n\n".join([*parts, config, "net = Net(CONFIG)"])
+        return "\n\n".join([*writer.globals, *parts, config, "net = Net(CONFIG)"])
 
     def build(self) -> nn.Module:
         """The network, in float64, with random weights and statistics; randomly in train mode."""
@@ -269,6 +304,7 @@ class Program:
             "F": F,
             "SimpleNamespace": types.SimpleNamespace,
             "math": math,
+            "np": np,
         }
         exec(compile(text, name, "exec"), scope)
         net: nn.Module = scope["net"].double()

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from secateur.core.errors import InputError
 
@@ -47,6 +48,7 @@ def as_call(model: nn.Module, example: Any) -> Call:
         >>> len(as_call(nn.Linear(2, 1), [torch.zeros(3, 2), torch.zeros(3)]).args)
         1
     """
+    check_model(model)
     if isinstance(example, Call):
         call = example
     elif isinstance(example, Mapping):
@@ -75,6 +77,22 @@ def as_call(model: nn.Module, example: Any) -> Call:
         raise InputError("the example holds no tensor", hint="give the inputs of one forward call")
     device = next((t.device for t in [*model.parameters(), *model.buffers()]), None)
     return call.to(device)
+
+
+def check_model(model: Any) -> None:
+    """Raise `InputError` unless this is a model with all its parameters."""
+    if not isinstance(model, nn.Module):
+        given = model.__name__ if isinstance(model, type) else type(model).__name__
+        raise InputError(
+            f"a model is an nn.Module, not {given}",
+            hint="build it first: the verbs want an object, with its weights loaded",
+        )
+    lazy = [name for name, parameter in model.named_parameters() if is_lazy(parameter)]
+    if lazy:
+        raise InputError(
+            f"{lazy[0]} is not initialised yet: its module is lazy",
+            hint="run the model once on the example first",
+        )
 
 
 def _forward_part(model: nn.Module, example: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,10 +8,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parameter import is_lazy
 
 from secateur.core.batches import Call, as_call, tensors_in, untouched
-from secateur.core.errors import InputError, UnsupportedModel
+from secateur.core.errors import UnsupportedModel
 from secateur.core.layout import Concat, Fixed, Layout, Leaf, Product
 from secateur.core.plan import Attribute, Reason
 from secateur.core.site import Role, Tie
@@ -56,12 +55,6 @@ def analyze(
         raise UnsupportedModel(
             "the model is wrapped by torch.compile",
             hint="give model._orig_mod, and compile the result",
-        )
-    lazy = [name for name, p in model.named_parameters() if is_lazy(p)]
-    if lazy:
-        raise InputError(
-            f"{lazy[0]} is not initialised yet: its module is lazy",
-            hint="run the model once on the example first",
         )
     call = as_call(model, example)
     kept = caches(model)

@@ -285,7 +285,7 @@ def decomposed() -> Iterator[None]:
     try:
         torch.backends.mha.set_fastpath_enabled(False)
         _set_fused(False, False)
-        with torch.no_grad():
+        with torch.inference_mode(False), torch.no_grad():
             yield
     finally:
         torch.backends.mha.set_fastpath_enabled(fastpath)

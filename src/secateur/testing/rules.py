@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from secateur.apply.verify import compare
 from secateur.core.batches import Call, tensors_in
 from secateur.core.layout import Concat, Fixed, Layout, Leaf, Mask, Product
 from secateur.core.plan import Choice, Plan
+from secateur.core.site import Tie
 from secateur.graph.analyze import _Builder
 from secateur.graph.attributes import AttributeTracer
 from secateur.graph.axes import Axis
@@ -23,8 +25,6 @@ from secateur.graph.graph import Graph
 from secateur.graph.rules.reduction import Positions
 from secateur.graph.ties import solve
 from secateur.graph.trace import Trace, decomposed, recording
-
-_MASKS = 3
 
 
 def check_rule(op: Callable[..., Any], *args: Any, **kwargs: Any) -> str:
@@ -78,8 +78,8 @@ class _Case(nn.Module):
     def _stored(self, value: Any, name: str, seen: dict[int, _Name]) -> Any:
         if isinstance(value, Tensor):
             if id(value) not in seen:
-                seen[id(value)] = _Name(name)
-                self._adopt(name, value.detach().clone())
+                seen[id(value)] = _Name(f"tensor_{name}")
+                self._adopt(seen[id(value)], value.detach().clone())
             return seen[id(value)]
         if type(value) in (list, tuple):
             return type(value)([self._stored(v, f"{name}_{k}", seen) for k, v in enumerate(value)])
@@ -130,10 +130,16 @@ def _check(case: _Case) -> str:
     graph, outputs, repeatable = _analyzed(case)
     free = [tie for tie in graph.ties if len(tie.levels) > 1]
     rng = np.random.default_rng(0)
-    for ties in [*([tie] for tie in free for _ in range(_MASKS)), *([free] * (len(free) > 1))]:
+    picks: list[Callable[[Tie], int]] = [
+        lambda tie: tie.levels[0],
+        lambda tie: tie.levels[-2],
+        lambda tie: int(rng.choice(tie.levels[:-1])),
+    ]
+    groups = [*([tie] for tie in free), *([free] * (len(free) > 1))]
+    for ties, pick in product(groups, picks):
         keeps: dict[str, Mask] = {}
         for tie in ties:
-            level = int(rng.choice(tie.levels[:-1]))
+            level = pick(tie)
             for name, ratio in tie.ratios.items():
                 keeps[name] = np.zeros(graph.axes[name].n, dtype=np.bool_)
                 keeps[name][rng.permutation(len(keeps[name]))[: ratio * level]] = True
@@ -149,7 +155,7 @@ Outputs = list[tuple[Layout, ...] | None]
 
 def _analyzed(case: _Case) -> tuple[Graph, Outputs, bool]:
     trace, slots = Trace(case), AttributeTracer()
-    torch.manual_seed(0)
+    torch.default_generator.manual_seed(0)
     with slots.traced(case), recording(trace):
         out = case()
     results, first = list(tensors_in(out)), _copies(out)
@@ -167,7 +173,7 @@ def _analyzed(case: _Case) -> tuple[Graph, Outputs, bool]:
     names = dict(zip((leaf for leaf in leaves if leaf in kept), _letters(), strict=False))
     builder = _Builder(trace, slots, names, solution)
     graph = builder.build(case)
-    torch.manual_seed(1)
+    torch.default_generator.manual_seed(1)
     with decomposed():
         again = _copies(case())
     same = all(_same(a, b) for a, b in zip(first, again, strict=True))
@@ -211,12 +217,12 @@ def _compare(
 ) -> None:
     kept = {name: np.flatnonzero(mask) for name, mask in keeps.items()}
     given = ", ".join(f"{name} keeping {index.tolist()}" for name, index in kept.items())
-    torch.manual_seed(0)
+    torch.default_generator.manual_seed(0)
     reference = _copies(run_reference(case, Call((), {}), graph.replay, keeps))
     sites = {name: Choice(len(keeps[name]), index) for name, index in kept.items()}
     edit = replay(case, Plan("", sites, graph.layouts, graph.attributes), check=False)
     try:
-        torch.manual_seed(0)
+        torch.default_generator.manual_seed(0)
         with decomposed():
             results = _copies(case())
     except Exception as error:
@@ -232,7 +238,8 @@ def _compare(
         for d, layout in enumerate(layouts):
             mask = layout.keep(keeps)
             if full.shape[d] == len(mask):  # else a statistic that the reference restricted itself
-                expected = expected.index_select(d, torch.from_numpy(np.flatnonzero(mask)))
+                index = torch.from_numpy(np.flatnonzero(mask)).to(full.device)
+                expected = expected.index_select(d, index)
         if expected.shape != small.shape:
             shapes = f"{tuple(small.shape)} instead of {tuple(expected.shape)}"
             raise AssertionError(f"{label} has shape {shapes}")

@@ -22,7 +22,7 @@ MODELS: list[Any] = [
     pytest.param([nn.Conv2d(8, 4, 3, groups=2)], {"0.0": 2, "0.1": 4, "1.1": 2}, id="grouped"),
     pytest.param([nn.ConvTranspose2d(8, 6, 3)], {"0": 8, "1": 6}, id="transposed"),
     pytest.param(
-        [nn.ConvTranspose2d(8, 6, 3, groups=2)], {"0.0": 2, "0.1": 4, "1": 3}, id="upwards in groups"
+        [nn.ConvTranspose2d(8, 6, 3, groups=2)], {"0.0": 2, "0.1": 4, "1": 3}, id="upwards"
     ),
     pytest.param([nn.Conv2d(8, 6, 3, padding_mode="reflect", padding=1)], None, id="reflected"),
     pytest.param([nn.Conv2d(8, 6, 3, padding_mode="circular", padding=1)], None, id="circular"),
