@@ -93,6 +93,12 @@ def check_model(model: Any) -> None:
             f"{lazy[0]} is not initialised yet: its module is lazy",
             hint="run the model once on the example first",
         )
+    for name, parameter in model.named_parameters():
+        if parameter.is_inference():
+            raise InputError(
+                f"{name} was made in inference mode, and could never be trained again",
+                hint="build or load the model outside torch.inference_mode()",
+            )
 
 
 def _forward_part(model: nn.Module, example: Mapping[str, Any]) -> dict[str, Any]:

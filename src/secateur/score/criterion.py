@@ -129,5 +129,9 @@ def resolve(given: str | Score) -> Criterion:
 
 
 def accumulator(tensor: Tensor) -> Tensor:
-    """The tensor in the type in which scores are summed: float64 as it is, all else float32."""
+    """The tensor in the type in which scores are summed: float64 as it is, all else float32.
+
+    Complex numbers count by their absolute values.
+    """
+    tensor = tensor.abs() if tensor.is_complex() else tensor
     return tensor if tensor.dtype == torch.float64 else tensor.float()
