@@ -193,8 +193,11 @@ def rotary(w: Writer, one: Step) -> None:
         w.run("q1, q2 = q.chunk(2, -1)", "k1, k2 = k.chunk(2, -1)")
         join = "torch.cat((a, b_), -1)"
     for name in "qk":
-        w.run(f"a = {name}1 * self.cos[:n] - {name}2 * self.sin[:n]",
-              f"b_ = {name}1 * self.sin[:n] + {name}2 * self.cos[:n]", f"{name} = {join}")  # fmt: skip
+        w.run(
+            f"a = {name}1 * self.cos[:n] - {name}2 * self.sin[:n]",
+            f"b_ = {name}1 * self.sin[:n] + {name}2 * self.cos[:n]",
+            f"{name} = {join}",
+        )
     w.run(
         "s = (q @ k.mT) * 0.4", "y = s.softmax(-1) @ v", "x = y.transpose(1, 2).reshape(b, n, -1)"
     )
