@@ -5,7 +5,8 @@
 A model is "ok" when half of every prunable axis was asked for, at least 30 % of its parameters are
 gone, the outputs have the same shapes and are finite, a backward pass works, and zeroing the
 removed weights of the original gives the outputs of the smaller model. Where normalisations run
-over cut axes, the library's own restricted reference is relied on instead.
+over cut axes, that is compared with statistics that leave zeroed channels out, which is recorded,
+and the library's own verification decides.
 """
 
 from __future__ import annotations

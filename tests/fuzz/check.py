@@ -118,7 +118,7 @@ def recipe(seed: int) -> dict[str, Any]:
         **found,
         "budget": rng.choice(budgets),
         "allocate": rng.choice(["global", "uniform", "isomorphic"]),
-        "criterion": rng.choice(["random", "magnitude", "l2", "fpgm"]),
+        "criterion": rng.choice(["random", "magnitude", "l2", "bn_scale"]),
         "unit": rng.choice([*units, [sc.Channel(), sc.Layer()], sc.Layer()]),
     }
 

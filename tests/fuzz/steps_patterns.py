@@ -180,7 +180,8 @@ def rotary(w: Writer, one: Step) -> None:
     heads, width = w.pick(1, 2, 3), w.pick(2, 4)
     inner, n = heads * width, w.space[0]
     q, k, v = (w.point(inner) for _ in range(3))
-    for name, value in (("cos", 0.8), ("sin", 0.6)):
+    cos, sin = w.fresh("cos"), w.fresh("sin")
+    for name, value in ((cos, 0.8), (sin, 0.6)):
         w.init(f"self.register_buffer('{name}', torch.full(({n}, {width // 2}), {value}))")
     h, d = w.size(heads), w.size(width)
     w.run("b, n = x.shape[:2]")
@@ -194,8 +195,8 @@ def rotary(w: Writer, one: Step) -> None:
         join = "torch.cat((a, b_), -1)"
     for name in "qk":
         w.run(
-            f"a = {name}1 * self.cos[:n] - {name}2 * self.sin[:n]",
-            f"b_ = {name}1 * self.sin[:n] + {name}2 * self.cos[:n]",
+            f"a = {name}1 * self.{cos}[:n] - {name}2 * self.{sin}[:n]",
+            f"b_ = {name}1 * self.{sin}[:n] + {name}2 * self.{cos}[:n]",
             f"{name} = {join}",
         )
     w.run(

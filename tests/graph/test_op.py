@@ -176,7 +176,6 @@ def test_a_rule_that_raises_freezes_everything_it_touches(custom: Any) -> None:
     assert graph.ties == ()
 
 
-@pytest.mark.xfail(reason="Trace.record does not check that every output was named")
 def test_a_rule_that_forgets_an_output_freezes_both_sides(custom: Any) -> None:
     @rule(custom)
     def fold(op: Op) -> None:

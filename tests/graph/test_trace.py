@@ -179,7 +179,6 @@ def test_switches_that_the_user_set_are_kept(enabled: bool) -> None:
         torch._C._set_mkldnn_enabled(True)
 
 
-@pytest.mark.xfail(reason="the forward hook is not called where a module raises")
 def test_a_submodule_that_fails_inside_a_try_does_not_confuse_names() -> None:
     class Failing(nn.Module):
         def forward(self, x: Tensor) -> Tensor:

@@ -197,6 +197,8 @@ class Trace:
                 self.opaque(op, f"no rule for {func}", unknown=True)
             else:
                 function(op)
+                if any(tensor not in self._axes for tensor in op.outputs):
+                    self.opaque(op, f"the rule for {func} forgets an output", unknown=True)
         except Exception as error:  # never guess: whatever goes wrong in a rule freezes
             self.opaque(op, f"the rule for {func} does not cover this use: {error}", unknown=True)
         if packet in _VIEWS:
@@ -318,7 +320,7 @@ def recording(trace: Trace) -> Iterator[None]:
     hooks = nn.modules.module
     handles = [
         hooks.register_module_forward_pre_hook(enter),
-        hooks.register_module_forward_hook(leave),
+        hooks.register_module_forward_hook(leave, always_call=True),
     ]
     sizes.activate(trace)
     try:
