@@ -8,6 +8,8 @@ import time
 import warnings
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
+from traceback import extract_tb
 from typing import Any
 
 import torch
@@ -16,6 +18,7 @@ from outputs import difference, finite, shapes, tensors_in
 from torch import Tensor, nn
 from zoo import build, run
 
+_TORCH = Path(torch.__file__).parent
 SINGLE, DOUBLE = 2e-4, 1e-7
 LEAST_REMOVED = 0.3
 
@@ -57,8 +60,11 @@ def check(set_name: str, name: str, peer: str, memory_gib: float) -> dict[str, A
 
 
 def text(error: Exception) -> str:
-    """The error in one line."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"[:600]
+    """The error in one line, with the innermost line of code that is not PyTorch's."""
+    frames = [(Path(f.filename), f.lineno) for f in extract_tb(error.__traceback__)]
+    outside = [(path, line) for path, line in frames if path.suffix and _TORCH not in path.parents]
+    place = "".join(f" ({'/'.join(p.parts[-3:])}:{line})" for p, line in outside[-1:])
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"[:600] + place
 
 
 def prune(model: nn.Module, example: Any, peer: str) -> tuple[nn.Module, Any]:
