@@ -44,6 +44,7 @@ FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "softmax": lambda h: h.softmax(-1),
     "log softmax": lambda h: F.log_softmax(h, -1),
     "layer norm": lambda h: F.layer_norm(h, h.shape[-1:]),
+    "response": lambda h: F.local_response_norm(h.mT, 3, alpha=2.0).mT,
     "rms": lambda h: h * torch.rsqrt(h.square().mean(-1, keepdim=True) + 1e-6),
     "sum of exponentials": lambda h: h.exp() / h.exp().sum(-1, keepdim=True),
     "shifted": lambda h: torch.sigmoid(h) + 1,

@@ -105,6 +105,8 @@ CASES = [
     # layers
     case(GROUPED, F.conv1d, R(2, 4, 5), R(6, 2, 3), R(6), 1, 0, 1, 2),
     case("a b, b -> a b", F.rms_norm, R(3, 4), (4,), R(4)),
+    case("a b c -> a b c", F.local_response_norm, R(2, 6, 5), 3),
+    case("a b c d -> a b c d", F.local_response_norm, R(2, 6, 3, 2), 4),
     pytest.param(
         "a b c, b, b -> a b c", normalized, (R(3, 4, 5), R(4), P(4)), id="batch statistics",
         marks=pytest.mark.xfail(reason="batch and space cut to one value leave no statistics"),

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from secateur.core.layout import Mask
 from secateur.core.plan import Reason
 from secateur.graph.analyze import _Builder
-from secateur.graph.axes import Axis, concat, factor, fixed, product, split, unify
+from secateur.graph.axes import GEOMETRY, Axis, concat, factor, fixed, product, split, unify
 from secateur.graph.ties import Solution
 
 WHY = Reason("because")
@@ -260,6 +260,13 @@ def test_freezing_follows_unification() -> None:
     assert b.find().frozen == WHY
     pieces = split(b, [2, 4])
     assert pieces is not None and pieces[0].find().frozen == WHY
+
+
+def test_a_reason_that_says_something_outlives_geometry() -> None:
+    for first, second in ((WHY, Reason("space", GEOMETRY)), (Reason("space", GEOMETRY), WHY)):
+        a, b = fixed(6, first), fixed(6, second)
+        unify(a, b)
+        assert a.find().frozen == b.find().frozen == WHY
 
 
 def test_marks_follow_unification() -> None:

@@ -92,9 +92,10 @@ class _Restricted(TorchDispatchMode):
                 named[name] = tensor.index_fill(dim, self.index(layout, tensor, kept=False), 0)
                 continue
             kept = self.index(layout, tensor)
-            named[name] = tensor.index_select(dim, kept)
-            selected = True
-            if how == "softmax":
+            if how != "place":
+                named[name] = tensor.index_select(dim, kept)
+                selected = True
+            if how in ("softmax", "place"):  # where the results go
                 places.append((dim, kept))
         if func._overloadpacket in _CONVOLUTIONS:
             with fast_convolutions():

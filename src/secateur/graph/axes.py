@@ -15,6 +15,7 @@ from secateur.core.plan import Reason
 
 _ids = count()
 _EMPTY: frozenset[str] = frozenset()
+GEOMETRY = "geometry"  # the operation of a reason that goes without saying
 
 
 class Axis:
@@ -116,10 +117,12 @@ def _become(leaf: Axis, other: Axis) -> None:
     if any(inner is leaf for inner in other.leaves()):
         other.freeze(Reason("an axis would contain itself"))
         return
-    if leaf.frozen is not None:
-        other.freeze(leaf.frozen)
     for inner in other.leaves():
         inner.marks |= leaf.marks
+        if leaf.frozen is None:
+            continue
+        if inner.frozen is None or inner.frozen.op == GEOMETRY:  # the more telling reason stays
+            inner.frozen = leaf.frozen
     leaf.alias = other
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 from secateur.core.plan import Reason
-from secateur.graph.axes import Axis, fixed, unify
+from secateur.graph.axes import GEOMETRY, Axis, fixed, unify
 
 if TYPE_CHECKING:
     from secateur.graph.trace import Trace
@@ -177,7 +177,6 @@ class Op:
         self.trace.count_macs(str(self.func._overloadpacket), factor, list(axes))
 
 
-GEOMETRY = "geometry"
 _SPATIAL = Reason("follows the geometry of the input", GEOMETRY)
 
 

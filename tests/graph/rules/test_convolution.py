@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from analysis import attributes, cuts, free, frozen
-from torch import nn
+from torch import Tensor, nn
 
 from secateur.graph import analyze
 
@@ -39,6 +40,41 @@ def test_channels(layers: list[nn.Module], expected: dict[str, int] | None) -> N
     graph = analyze(net, IMAGE)
     if expected is not None:
         assert free(graph) == expected
+    cuts(net, IMAGE, graph)
+
+
+class Shuffled(nn.Module):
+    """A convolution whose filters come in another order than its groups."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Conv2d(3, 6, 1), nn.Conv2d(12, 2, 1)
+        self.weight = nn.Parameter(torch.randn(2, 12, 3, 3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight = F.channel_shuffle(self.weight, 3).transpose(0, 1)
+        return self.b(F.conv2d(self.a(x), weight, groups=3))
+
+
+def test_filters_across_groups() -> None:
+    graph = analyze(Shuffled(), IMAGE)
+    assert free(graph) == {"weight": 2}
+    cuts(Shuffled(), IMAGE, graph)
+
+
+MISALIGNED: list[Any] = [
+    pytest.param([nn.Conv2d(12, 6, 3, groups=3)], {"2.1": 2}, id="grouped"),
+    pytest.param([nn.ConvTranspose2d(12, 6, 3, groups=3)], {"2": 2}, id="upwards"),
+    pytest.param([nn.Conv2d(12, 6, 3, groups=2)], {"0.1": 2, "0.2": 2, "2.1": 3}, id="aligned"),
+]
+
+
+@pytest.mark.parametrize(("layers", "expected"), MISALIGNED)
+def test_groups_across_channels(layers: list[nn.Module], expected: dict[str, int]) -> None:
+    shuffled = [nn.Conv2d(3, 12, 1), nn.ChannelShuffle(3), *layers]
+    net = nn.Sequential(*shuffled, nn.ReLU(), nn.Conv2d(6, 2, 1))
+    graph = analyze(net, IMAGE)
+    assert free(graph) == expected
     cuts(net, IMAGE, graph)
 
 

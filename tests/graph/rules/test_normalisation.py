@@ -22,7 +22,9 @@ NORMS: list[Any] = [
     pytest.param(nn.GroupNorm(2, 8), {"0.0": 2, "0.1": 4}, True, id="group"),
     pytest.param(nn.GroupNorm(1, 8), {"0": 8}, True, id="one group"),
     pytest.param(nn.GroupNorm(8, 8), {"0": 8}, False, id="a group a channel"),
-    pytest.param(nn.LocalResponseNorm(3), {}, False, id="local response"),
+    pytest.param(nn.LocalResponseNorm(3), {"0": 8}, True, id="local response"),
+    pytest.param(nn.LocalResponseNorm(4, alpha=0.5, k=2), {"0": 8}, True, id="even response"),
+    pytest.param(nn.LocalResponseNorm(2, beta=1.5), {"0": 8}, True, id="narrow response"),
 ]
 
 

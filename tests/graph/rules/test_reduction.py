@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 from analysis import Between, cuts, free, frozen
-from torch import Tensor
+from torch import Tensor, nn
 
 from secateur.graph import analyze
 
@@ -66,6 +66,39 @@ HOLD: list[Any] = [
 def test_operations_along_an_axis_hold_it(code: Any, text: str) -> None:
     graph = analyze(Between(code), X)
     assert text in frozen(graph, "a").text
+
+
+class Square(nn.Module):
+    """A square matrix between two layers, made of a parameter by some code of a test."""
+
+    def __init__(self, code: Any) -> None:
+        super().__init__()
+        self.a, self.b, self.code = nn.Linear(4, 8), nn.Linear(8, 3), code
+        self.matrix = nn.Parameter(torch.randn(8, 8, generator=torch.Generator().manual_seed(1)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.b(self.a(x) @ self.code(self.matrix))
+
+
+SQUARES: list[Any] = [
+    pytest.param(lambda w: w.triu() + w.triu(1).mT, id="symmetric"),
+    pytest.param(lambda w: w.tril(-1) - w.tril(-1).mT, id="skew"),
+    pytest.param(lambda w: w - w.diagonal().diag_embed(), id="without diagonal"),
+    pytest.param(lambda w: w.tril() * w.diagonal(), id="scaled"),
+]
+
+
+@pytest.mark.parametrize("code", SQUARES)
+def test_a_triangle_loses_rows_with_columns(code: Any) -> None:
+    model = Square(code)
+    graph = analyze(model, X)
+    assert free(graph) == {"matrix": 8} and not graph.axes["matrix"].statistical
+    cuts(model, X, graph)
+
+
+def test_a_triangle_away_from_the_diagonal_holds_its_positions() -> None:
+    for code in (lambda w: w.triu(2), lambda w: w.tril(1), lambda w: w.diagonal(1).diag_embed(1)):
+        assert "depends on its positions" in frozen(analyze(Square(code), X), "matrix").text
 
 
 def test_the_same_along_another_axis_does_not() -> None:

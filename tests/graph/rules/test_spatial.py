@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from analysis import cuts, free
+from analysis import cuts, free, frozen
 from torch import Tensor, nn
 
 from secateur.graph import analyze
@@ -26,6 +26,40 @@ def test_channels_pass_through(layer: nn.Module) -> None:
     net = nn.Sequential(nn.Conv2d(3, 8, 3), layer, nn.Conv2d(8, 2, 1))
     assert free(analyze(net, IMAGE)) == {"0": 8}
     cuts(net, IMAGE)
+
+
+class Neighbours(nn.Module):
+    """A response normalisation over neighbouring channels, written by hand."""
+
+    def __init__(self, pool: nn.Module, ends: tuple[int, int] = (0, 0)) -> None:
+        super().__init__()
+        self.a, self.b, self.pool, self.ends = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 2, 1), pool, ends
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.a(x)
+        squares = F.pad(y.square().unsqueeze(1), (0, 0, 0, 0, *self.ends))
+        return self.b(y / (1 + self.pool(squares).squeeze(1)).sqrt())
+
+
+POOLS: list[Any] = [
+    (nn.AvgPool3d((3, 1, 1), 1, (1, 0, 0)), (0, 0)),
+    (nn.AvgPool3d((3, 1, 1), 1, (1, 0, 0), count_include_pad=False), (0, 0)),
+    (nn.AvgPool3d((5, 1, 1), 1, (1, 0, 0)), (1, 1)),
+    (nn.AvgPool3d((3, 1, 1), 1), (0, 2)),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("pool", "ends"), POOLS)
+def test_means_over_neighbouring_channels_are_statistics(pool: nn.Module, ends: Any) -> None:
+    net = Neighbours(pool, ends)
+    graph = analyze(net, IMAGE)
+    assert free(graph) == {"a": 8} and graph.axes["a"].statistical
+    cuts(net, IMAGE, graph)
+
+
+def test_other_pools_over_channels_hold_them_and_say_so() -> None:
+    graph = analyze(Neighbours(nn.MaxPool3d((3, 1, 1), 1, (1, 0, 0))), IMAGE)
+    assert frozen(graph, "a").text == "max_pool3d_with_indices runs along it"
 
 
 def test_images_without_a_batch() -> None:

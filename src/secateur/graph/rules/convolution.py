@@ -57,21 +57,29 @@ def _forward(op: Op, channels_in: Axis, w: list[Axis], groups: int) -> Axis:
     if per_in == 1:
         pair = factor(w[0], [groups, per_out]) if per_out > 1 else [w[0]]
         if pair is None:
-            op.freeze(channels_in, "the groups of a convolution do not line up with its channels")
-            op.freeze(w[0], "the groups of a convolution do not line up with its channels")
+            _freeze(op, channels_in, w[0])
             return w[0]
         op.unify(pair[0], channels_in)
         op.trace.scratch["groups"] = channels_in
         return w[0]
     inside, outside = factor(channels_in, [groups, per_in]), factor(w[0], [groups, per_out])
-    if inside is None or outside is None:
-        for axis in (channels_in, *w[:2]):
-            op.freeze(axis, "the groups of a convolution do not line up with its channels")
+    if inside is not None:
+        op.unify(inside[1], w[1])
+    if inside is None or outside is None:  # then all groups stay, and one side may still shrink
+        _freeze(op, *([channels_in, w[1]] if inside is None else inside[:1]))
+        _freeze(op, w[0] if outside is None else outside[0])
         return w[0]
     op.unify(inside[0], outside[0])
-    op.unify(inside[1], w[1])
     op.trace.scratch["groups"] = inside[0]
     return w[0]
+
+
+_MISALIGNED = "the groups of a convolution do not line up with its channels"
+
+
+def _freeze(op: Op, *axes: Axis) -> None:
+    for axis in axes:
+        op.freeze(axis, _MISALIGNED)
 
 
 def _transposed(op: Op, channels_in: Axis, w: list[Axis], groups: int) -> Axis:
@@ -80,9 +88,8 @@ def _transposed(op: Op, channels_in: Axis, w: list[Axis], groups: int) -> Axis:
         return w[1]
     pair = factor(channels_in, [groups, channels_in.size // groups])
     if pair is None:
-        for axis in (channels_in, w[1]):
-            op.freeze(axis, "the groups of a convolution do not line up with its channels")
-        return op.fixed(groups * w[1].size, "the output of such a convolution")
+        _freeze(op, channels_in)
+        return product([op.fixed(groups, _MISALIGNED), w[1]])
     op.trace.scratch["groups"] = pair[0]
     return product([pair[0], w[1]])
 

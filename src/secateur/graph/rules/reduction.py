@@ -95,11 +95,56 @@ def along(op: Op) -> None:
 
 @rule(aten.tril, aten.triu, aten.tril_, aten.triu_)
 def triangle(op: Op) -> None:
-    """The last two dimensions keep their positions."""
+    """A triangle with or without its diagonal: the last two dimensions lose the same indices.
+
+    The order of what is left stays, and with it which side of the diagonal an element is on. How
+    far it is from the diagonal changes: other triangles hold their dimensions.
+    """
     axes = op.axes(op.args["self"])
-    for axis in axes[-2:]:
-        op.freeze(axis, f"{op.func._opname} depends on its positions")
+    rows, columns = axes[-2:]
+    beside = 1 if op.func._opname.startswith("triu") else -1
+    if rows.size == columns.size and op.get("diagonal") in (0, beside):
+        _square(op, rows, columns)
+    else:
+        _hold(op, rows, columns)
     op.give(op.out, axes)
+
+
+@rule(aten.diagonal, aten.diagonal_copy)
+def diagonal(op: Op) -> None:
+    """Rows and columns of the same number: both lose the same indices."""
+    axes = op.axes(op.args["self"])
+    dims = {normal_dim(op.get(f"dim{k}"), len(axes)) for k in (1, 2)}
+    rows, columns = (axes[d] for d in dims)
+    if rows.size == columns.size and op.get("offset") == 0:
+        _square(op, rows, columns)
+    else:
+        _hold(op, rows, columns)
+        rows = op.spatial(op.out.shape[-1])
+    op.give(op.out, [*[axis for d, axis in enumerate(axes) if d not in dims], rows])
+
+
+@rule(aten.diag_embed)
+def diag_embed(op: Op) -> None:
+    """A dimension laid along a diagonal of zeros."""
+    *axes, last = op.axes(op.args["self"])
+    if op.get("offset") != 0:
+        _hold(op, last)
+        last = op.spatial(op.out.shape[-1])
+    rank = op.out.dim()
+    for d in sorted(normal_dim(op.get(f"dim{k}"), rank) for k in (1, 2)):
+        axes.insert(d, last)
+    op.give(op.out, axes)
+
+
+def _square(op: Op, rows: Axis, columns: Axis) -> None:
+    if rows.free or columns.free:
+        op.unify(rows, columns)
+
+
+def _hold(op: Op, *axes: Axis) -> None:
+    for axis in axes:
+        op.freeze(axis, f"{op.func._opname} depends on its positions")
 
 
 @rule(aten._fft_r2c, aten._fft_c2c, aten._fft_c2r)

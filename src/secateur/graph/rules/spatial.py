@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from secateur.graph.axes import Axis, concat
 from secateur.graph.op import Op, aten, rule
 
 
@@ -31,6 +32,8 @@ def spatial(op: Op) -> None:
     tensor = op.inputs[0]
     axes = op.axes(tensor)
     moved = _spatial_rank(op)
+    if op.func._opname.startswith("avg_pool") and _over_neighbours(op, axes, moved):
+        return
     for axis in axes[len(axes) - moved :]:
         op.freeze(axis, f"{op.func._opname} runs along it")
     for other in op.inputs[1:]:
@@ -44,6 +47,40 @@ def spatial(op: Op) -> None:
             out,
             [*axes[: len(axes) - moved], *[op.spatial(n) for n in out.shape[len(axes) - moved :]]],
         )
+
+
+def _over_neighbours(op: Op, axes: list[Axis], rank: int) -> bool:
+    """A mean over neighbours along one free axis, as many as go in (local response normalisation).
+
+    Every index has its own mean, over its neighbours among what is left: a statistic. The ends are
+    constants, padded before or by the operation itself.
+    """
+    kernel, stride, padding = (_each(op, key, rank) for key in ("kernel_size", "stride", "padding"))
+    wide = [k for k in range(rank) if kernel[k] > 1]
+    if len(wide) != 1 or any(n != 1 for n in stride) or sum(padding) != padding[wide[0]]:
+        return False
+    d, window = len(axes) - rank + wide[0], kernel[wide[0]]
+    around = axes[d].find()
+    parts = list(around.parts) if around.kind == "concat" else [around]
+    ends = [parts.pop(k) for k in (0, -1) if len(parts) > 1 and not parts[k].free]
+    added = sum(end.size for end in ends) + 2 * padding[wide[0]]
+    if added != window - 1 or not around.free:
+        return False
+    inside = concat(parts)
+    inside.mark("statistical")
+    op.trace.restrict(op.index, ("select", "self", d, around))
+    op.trace.restrict(op.index, ("place", "self", d, inside))
+    op.give(op.out, [*axes[:d], inside, *axes[d + 1 :]])
+    return True
+
+
+def _each(op: Op, name: str, rank: int) -> list[int]:
+    """An argument of a pool, one number a dimension; no stride is that of the kernel."""
+    given = op.get(name)
+    if given is None or given == []:
+        given = op.args["kernel_size"]
+    numbers = [given] if isinstance(given, int) else list(given)
+    return numbers * rank if len(numbers) == 1 else numbers
 
 
 def _spatial_rank(op: Op) -> int:
