@@ -1,260 +1,154 @@
-"""Budgets: how much may stay, absolute or as a share of the original, joined with `&`."""
+"""Budgets: what a network may cost, and how good it has to stay; joined with `&`.
+
+Those of `core/ceiling.py` are counted, those of `core/goal.py` are measured.
+"""
 
 from __future__ import annotations
 
-import math
+import inspect
 import re
-from dataclasses import dataclass
-from fractions import Fraction
-from numbers import Integral, Real
-from typing import ClassVar
+from typing import Any
 
+from secateur.core.ceiling import Both, Budget, Bytes, Ceiling, Limit, MACs, Params, Sparsity
 from secateur.core.errors import RecipeError
+from secateur.core.goal import Drop, Latency, PeakMemory, Quality, QualityBudget
+from secateur.core.quantity import to_float
 from secateur.core.registry import did_you_mean
 
-_DECIMAL = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
-_PART = r"([A-Za-z]+)\s*(?:<=|=|:)?\s*(?:\(\s*['\"]?)?([^()'\"=<:]+?)['\"]?\s*\)?"
-_BINARY = {"ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
+__all__ = [
+    "Both",
+    "Budget",
+    "Bytes",
+    "Ceiling",
+    "Drop",
+    "Latency",
+    "Limit",
+    "MACs",
+    "Params",
+    "PeakMemory",
+    "Quality",
+    "QualityBudget",
+    "Sparsity",
+    "counted",
+    "join",
+    "measured",
+    "parse_budget",
+]
 
-
-class Budget:
-    """A ceiling on what stays, or several of them that must all hold (`&`)."""
-
-    @property
-    def parts(self) -> tuple[Budget, ...]:
-        """The single budgets that this one joins."""
-        return (self,)
-
-    def __and__(self, other: Budget) -> Budget:
-        """Both must hold."""
-        if not isinstance(other, Budget):
-            return NotImplemented
-        return Both(self.parts + other.parts)
-
-
-@dataclass(frozen=True, repr=False)
-class Both(Budget):
-    """Several budgets that must all hold; made by `&`."""
-
-    budgets: tuple[Budget, ...]
-
-    @property
-    def parts(self) -> tuple[Budget, ...]:
-        """The single budgets, in the order given."""
-        return self.budgets
-
-    def __repr__(self) -> str:
-        """The expression that makes this budget."""
-        return " & ".join(map(repr, self.budgets))
-
-
-@dataclass(frozen=True, repr=False)
-class Sparsity(Budget):
-    """The fraction of the units (channels, heads, blocks) that is removed.
-
-    fraction: at least 0 and below 1, or a string such as "50%".
-
-    Example:
-        >>> Sparsity(0.9).kept(10), Sparsity("50%").kept(5), Sparsity("50%")
-        (1, 2, Sparsity(0.5))
-
-    Raises:
-        RecipeError: the fraction is not a number in [0, 1).
-    """
-
-    fraction: float
-
-    def __init__(self, fraction: float | str) -> None:
-        value = _share(fraction) if isinstance(fraction, str) else None
-        exact = _number("Sparsity", fraction) if value is None else value
-        if exact >= 1:
-            raise RecipeError(
-                f"Sparsity({fraction!r}) would remove everything",
-                hint="it is the fraction removed, at least 0 and below 1"
-                + (f"; did you mean Sparsity({_percent(exact)})?" if 1 < exact < 100 else ""),
-            )
-        object.__setattr__(self, "fraction", float(exact))
-
-    def kept(self, n: int) -> int:
-        """The most out of `n` units that may stay."""
-        return math.floor((1 - Fraction(repr(self.fraction))) * n)
-
-    def __repr__(self) -> str:
-        """The expression that makes this budget."""
-        return f"Sparsity({self.fraction!r})"
-
-
-@dataclass(frozen=True, repr=False)
-class Ceiling(Budget):
-    """The most that may stay of one amount; the parent of `Params`, `MACs` and `Bytes`.
-
-    limit: an absolute number (at least 1), or a share of the original as a string ("50%").
-    """
-
-    limit: int | str
-    kind: ClassVar[str] = ""
-    binary: ClassVar[bool] = False
-
-    def __init__(self, limit: float | str) -> None:
-        name = type(self).__name__
-        if isinstance(limit, str):
-            share = _share(limit)
-            if share is not None:
-                if not 0 < share <= 1:
-                    raise RecipeError(
-                        f"{name}({limit!r}) is not a share of the original",
-                        hint="it is the share that stays: above 0% and at most 100%",
-                    )
-                object.__setattr__(self, "limit", f"{_plain(share * 100)}%")
-                return
-            exact = _amount(name, limit, bytes_allowed=self.binary)
-        else:
-            exact = _number(name, limit)
-        if exact < 1:
-            share_hint = f"for a share of the original write {name}('{_plain(exact * 100)}%')"
-            raise RecipeError(
-                f"{name}({limit!r}) is less than one",
-                hint=share_hint if exact > 0 else "it is what stays, so at least 1",
-            )
-        object.__setattr__(self, "limit", math.floor(exact))
-
-    def ceiling(self, original: int) -> int:
-        """The most that may stay of an amount that is `original` before."""
-        if isinstance(self.limit, int):
-            return self.limit
-        return math.floor(Fraction(self.limit[:-1]) / 100 * original)
-
-    def show(self, amount: int, original: int) -> str:
-        """An amount in the unit in which the budget was given."""
-        if isinstance(self.limit, int):
-            return f"{amount:,} {self.kind}"
-        share = math.ceil(Fraction(amount, max(original, 1)) * 10000) / 100
-        return f"{share:g}% of the {self.kind}"
-
-    def __repr__(self) -> str:
-        """The expression that makes this budget."""
-        return f"{type(self).__name__}({self.limit!r})"
-
-
-class Params(Ceiling):
-    """The most parameters that may stay: `Params(1_000_000)`, `Params("1.5M")`, `Params("50%")`.
-
-    Example:
-        >>> Params("1.5M"), Params("12.5%").ceiling(1000), Params("50%") & MACs(1e9)
-        (Params(1500000), 125, Params('50%') & MACs(1000000000))
-
-    Raises:
-        RecipeError: not a number, NaN, below one, or a share above 100 %.
-    """
-
-    kind = "params"
-
-
-class MACs(Ceiling):
-    """The most multiply-accumulates a run may take: `MACs(1e9)`, `MACs("1.8G")`, `MACs("40%")`."""
-
-    kind = "macs"
-
-
-class Bytes(Ceiling):
-    """The most bytes of parameters and buffers: `Bytes("1.5MB")`, `Bytes("2GiB")`, `Bytes("25%")`.
-
-    Example:
-        >>> Bytes("1.5MB"), Bytes("2KiB")
-        (Bytes(1500000), Bytes(2048))
-    """
-
-    kind = "bytes"
-    binary = True
-
-
-_KINDS: dict[str, type[Sparsity] | type[Ceiling]] = {
-    "sparsity": Sparsity, "params": Params, "macs": MACs, "bytes": Bytes,
+_CALL = r"([A-Za-z_]+)\s*\((.*)\)"
+_WORDS = r"([A-Za-z_]+)\s*(<=|>=|=|:)?\s*(.*)"
+_PAIR = r"([A-Za-z_]+)\s*=\s*('[^']*'|\"[^\"]*\"|[^\s,='\"]+)\s*,?"
+_KINDS: dict[str, Any] = {
+    "sparsity": Sparsity, "params": Params, "macs": MACs, "bytes": Bytes, "latency": Latency,
+    "peakmemory": PeakMemory, "memory": PeakMemory, "drop": Drop, "quality": Quality,
 }  # fmt: skip
+
+
+def counted(budget: Budget) -> tuple[Budget, ...]:
+    """The parts that a plan can be held to before anything is measured."""
+    return tuple(part for part in budget.parts if isinstance(part, (Ceiling, Sparsity)))
+
+
+def measured(budget: Budget) -> tuple[Budget, ...]:
+    """The parts that only a measurement of the network can decide."""
+    return tuple(part for part in budget.parts if not isinstance(part, (Ceiling, Sparsity)))
+
+
+def join(*budgets: Budget) -> Budget:
+    """All of them at once.
+
+    Example:
+        >>> join(MACs("50%"), Drop(1))
+        MACs('50%') & Drop(points=1.0)
+
+    Raises:
+        RecipeError: there is none.
+    """
+    if not budgets:
+        raise RecipeError("there is no budget to join")
+    return budgets[0] if len(budgets) == 1 else Both(tuple(p for b in budgets for p in b.parts))
 
 
 def parse_budget(text: str) -> Budget:
     """A budget from a line of text: kinds and values, joined with `&`.
 
+    A part is `kind value`, with further settings as `key=value`; or the expression in Python. Of a
+    drop, a bare number is points, "%" is of the original's value, and "nats" is of a loss.
+
     Example:
         >>> parse_budget("macs 50% & params 1e6")
         MACs('50%') & Params(1000000)
+        >>> parse_budget("drop 1 & latency 60% batch=1")
+        Drop(points=1.0) & Latency('60%', batch=1)
+        >>> parse_budget("drop 0.5%"), parse_budget("drop 0.05 nats"), parse_budget("latency 4ms")
+        (Drop(relative=0.005), Drop(nats=0.05), Latency(ms=4.0))
+        >>> parse_budget("quality >= 0.9 & memory 2MB")
+        Quality(at_least=0.9) & PeakMemory(2000000)
         >>> parse_budget(repr(Bytes("2GiB") & Sparsity(0.5)))
         Bytes(2147483648) & Sparsity(0.5)
 
     Raises:
         RecipeError: a part is not `kind value`, the kind is unknown or the value makes no sense.
     """
-    budgets = [_parse_part(part.strip()) for part in text.split("&")]
-    return budgets[0] if len(budgets) == 1 else Both(tuple(budgets))
+    return join(*(_parse_part(part.strip()) for part in text.split("&")))
 
 
 def _parse_part(part: str) -> Budget:
-    match = re.fullmatch(_PART, part)
+    match = re.fullmatch(_CALL, part, re.DOTALL)
+    sign = None
     if match is None:
-        raise RecipeError(f"{part!r} is not a budget", hint="for example 'macs 50% & params 1e6'")
-    kind, value = match[1].lower(), match[2].strip()
+        match = re.fullmatch(_WORDS, part, re.DOTALL)
+        sign = match[2] if match else None
+    body = "" if match is None else match[match.lastindex or 1].strip()
+    if match is None or not body:
+        raise RecipeError(f"{part!r} is not a budget", hint="for example 'macs 50% & drop 1'")
+    kind = match[1].lower().replace("_", "")
     if kind not in _KINDS:
         raise RecipeError(f"there is no budget on {match[1]!r}", hint=did_you_mean(kind, _KINDS))
-    if _KINDS[kind] is Sparsity:
-        return Sparsity(value if value.endswith("%") else _to_float("Sparsity", value))
-    return _KINDS[kind](value)
+    settings = {key: _literal(value) for key, value in re.findall(_PAIR, body)}
+    known = list(inspect.signature(_KINDS[kind]).parameters)
+    for key in settings:
+        if key not in known:
+            name = _KINDS[kind].__name__
+            raise RecipeError(f"{name} has no setting {key!r}", hint=did_you_mean(key, known))
+    rest = re.sub(_PAIR, "", body).strip(" ,")
+    if rest and known[0] in settings:
+        raise RecipeError(f"{part!r} has two values: {rest!r} and {settings[known[0]]!r}")
+    return _make(_KINDS[kind], sign, _unquoted(rest), settings)
 
 
-def _number(name: str, value: object) -> Fraction:
-    """A non-negative, finite number, exactly as it is written in decimal."""
-    if isinstance(value, bool) or not isinstance(value, Real):
-        raise RecipeError(
-            f"{name}({value!r}): expected a number, not a {type(value).__name__}",
-            hint=f"for example {name}({'0.5' if name == 'Sparsity' else '1_000_000'})",
-        )
-    if not math.isfinite(value):
-        raise RecipeError(f"{name}({value!r}) is not finite")
-    if value < 0:
-        raise RecipeError(f"{name}({value!r}) is negative")
-    return Fraction(int(value) if isinstance(value, Integral) else repr(float(value)))
+def _make(kind: Any, sign: str | None, value: str, settings: dict[str, Any]) -> Budget:
+    if kind is Quality and value:
+        if sign not in (">=", "<="):
+            raise RecipeError(
+                f"quality {value}: at least or at most?",
+                hint=f"write 'quality >= {value}', or 'quality <= {value}' for a loss",
+            )
+        settings["at_least" if sign == ">=" else "at_most"] = to_float("Quality", value)
+    elif sign == ">=":
+        raise RecipeError(f"{kind.__name__} is a ceiling, not a floor", hint="write <=")
+    elif kind is Sparsity and value and not value.endswith("%"):
+        return Sparsity(to_float("Sparsity", value))
+    if not value or kind is Quality:
+        if not settings:
+            raise RecipeError(f"{kind.__name__} has no value")
+        return kind(**settings)
+    return kind(value, **settings)
 
 
-def _to_float(name: str, text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        raise RecipeError(f"{name}({text!r}): {text!r} is not a number") from None
+def _unquoted(text: str) -> str:
+    quoted = len(text) > 1 and text[0] == text[-1] and text[0] in "'\""
+    return text[1:-1].strip() if quoted else text
 
 
-def _share(text: str) -> Fraction | None:
-    """'50%' -> 1/2; None when the text does not end in %."""
-    stripped = text.strip()
-    if not stripped.endswith("%"):
-        return None
-    number = _to_float("a share", stripped[:-1].strip())
-    if not math.isfinite(number) or number < 0 or number > 100:
-        raise RecipeError(f"{text!r} is not a share", hint="shares go from 0% to 100%")
-    return Fraction(stripped[:-1].strip()) / 100
-
-
-def _amount(name: str, text: str, *, bytes_allowed: bool) -> Fraction:
-    """'1e6', '1.5M', and for bytes '1.5MB', '2GiB'."""
-    match = re.fullmatch(
-        r"\s*([-+]?(?:\d[\d_,]*\.?\d*|\.\d+)(?:e[-+]?\d+)?)\s*([a-z]*)\s*", text.lower()
-    )
-    suffix = match[2] if match else ""
-    if bytes_allowed and suffix.endswith("b"):
-        suffix = suffix[:-1]
-    units = {**_DECIMAL, **_BINARY} if bytes_allowed else _DECIMAL
-    if match is None or suffix not in units:
-        example = "1_500_000, '1.5MB', '2GiB' or '50%'" if bytes_allowed else "1e6, '1.5M' or '50%'"
-        raise RecipeError(f"{name}({text!r}) is not an amount", hint=f"for example {example}")
-    value = Fraction(re.sub("[_,]", "", match[1]))
-    if value < 0:
-        raise RecipeError(f"{name}({text!r}) is negative")
-    return value * units[suffix]
-
-
-def _plain(value: Fraction) -> str:
-    """A decimal without exponent or trailing zeros, exact when it has at most 12 decimals."""
-    return f"{float(round(value, 12)):.12f}".rstrip("0").rstrip(".")
-
-
-def _percent(value: Fraction) -> str:
-    return f"{float(value) / 100:g}"
+def _literal(text: str) -> Any:
+    """A setting's value: true, false, none, an integer, a number, or a text."""
+    words = {"true": True, "false": False, "none": None}
+    if text.lower() in words:
+        return words[text.lower()]
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            pass
+    return _unquoted(text)
