@@ -79,6 +79,7 @@ class PeakMemory(Limit):
     binary = True
 
 
+@dataclass(frozen=True, repr=False)
 class QualityBudget(Budget):
     """A demand on what `evaluate` gives; the parent of `Drop` and `Quality`.
 
@@ -127,7 +128,6 @@ class Drop(QualityBudget):
     kind: Kind
     lower_is_better: bool | None
     scale: int | None
-    confidence: float
 
     def __init__(
         self,
@@ -204,7 +204,6 @@ class Quality(QualityBudget):
 
     limit: float
     lower: bool
-    confidence: float
 
     def __init__(
         self,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 from secateur.core.page import Line, amount, milliseconds, plural
 from secateur.core.plan import Reason
@@ -47,10 +47,44 @@ class Latency:
 
 
 @dataclass(frozen=True)
+class Comparison:
+    """The quality of a model before and after, on the same data.
+
+    error: the standard error of the difference, or a bound on it; None where it is not known.
+    samples: how many there were; None where it is not known. data: "held out" (nothing was selected
+    on them), "selection" (something was), "all" (whatever was selected was selected on them too).
+    """
+
+    before: float
+    after: float
+    error: float | None = None
+    samples: int | None = None
+    data: Literal["all", "selection", "held out"] = "all"
+
+    def worse(self, lower_is_better: bool = False) -> float:
+        """How much worse it is after, in the metric's own unit."""
+        return self.after - self.before if lower_is_better else self.before - self.after
+
+    def __str__(self) -> str:
+        """For example "0.8708 -> 0.8621 (-0.0087 ± 0.0021), on 5,000 samples held out ..."."""
+        error = "" if self.error is None else f" ± {self.error:.2g}"
+        change = f"{self.before:.4g} -> {self.after:.4g} ({self.after - self.before:+.2g}{error})"
+        whose = {
+            "held out": "that nothing was selected on",
+            "selection": "that it was selected on",
+            "all": "that were also selected on",
+        }[self.data]
+        if self.samples is None:
+            return f"{change}, on data {whose}"
+        return f"{change}, on {plural(self.samples, 'sample')} {whose}"
+
+
+@dataclass(frozen=True)
 class Measured:
     """One model: parameters, multiply-accumulates of a run on the example, bytes, measurements.
 
     macs: None when not counted. bytes: of parameters and buffers. quality: what `evaluate` gave.
+    peak: bytes in use during a call at most: weights, and the largest set of live activations.
     """
 
     params: int
@@ -58,6 +92,7 @@ class Measured:
     bytes: int
     latency: Latency | None = None
     quality: float | None = None
+    peak: int | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
