@@ -1,0 +1,186 @@
+"""Calibration data: what users call data, as a few calls of the model that fit in memory."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from secateur.core.batches import Call, as_call, map_tensors, tensors_in
+from secateur.core.errors import InputError
+
+_HOLD_OUT = 5
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Calls of the model, split by samples.
+
+    fit: what is learned from. held: what decides whether it helped (a fifth; the calls of `fit`
+    where the data cannot be split). samples: in all.
+    """
+
+    fit: tuple[Call, ...]
+    held: tuple[Call, ...]
+    samples: int
+
+    @property
+    def calls(self) -> tuple[Call, ...]:
+        """All calls, each once."""
+        return self.fit if self.held is self.fit else (*self.fit, *self.held)
+
+
+def take(data: Iterable[Any], samples: int = 512) -> list[Any]:
+    """The first batches of the data that hold `samples` samples, kept, so that an iterator will do.
+
+    A tensor, or an `(inputs, targets)` pair of tensors of equal length, counts as one batch.
+
+    Example:
+        >>> len(take(((torch.zeros(8, 3), torch.zeros(8)) for _ in range(10)), samples=20))
+        3
+
+    Raises:
+        InputError: There is no batch, or `data` is not iterable.
+    """
+    if samples < 1:
+        raise InputError(f"samples={samples!r}: expected an integer of at least 1")
+    if isinstance(data, (Tensor, Mapping)) or _is_pair(data):
+        data = [data]
+    if not isinstance(data, Iterable):
+        raise InputError(
+            f"data is batches, not a {type(data).__name__}",
+            hint="give a data loader, a list of batches, or one tensor",
+        )
+    batches: list[Any] = []
+    seen = 0
+    for batch in data:
+        batches.append(batch)
+        seen += _length(batch)
+        if seen >= samples:
+            break
+    if not batches:
+        raise InputError("the data loader is empty", hint="give at least one batch")
+    return batches
+
+
+def calibration(
+    model: nn.Module, batches: Iterable[Any], *, samples: int = 512, chunk: int = 64
+) -> Calibration:
+    """The inputs of batches as calls of at most `chunk` samples on the model's device.
+
+    Where the tensors of a batch agree on their first dimension it is the samples' and batches are
+    split; others stay whole. Every fifth call is held out.
+
+    Example:
+        >>> net = nn.Linear(3, 2)
+        >>> found = calibration(net, [(torch.zeros(10, 3), torch.zeros(10))], chunk=2)
+        >>> len(found.fit), len(found.held), found.samples
+        (4, 1, 10)
+
+    Raises:
+        InputError: There is no sample, or an input is not finite.
+    """
+    pieces: list[Call] = []
+    seen = 0
+    for number, batch in enumerate(batches):
+        call = batch_call(model, batch)
+        for tensor in tensors_in((call.args, dict(call.kwargs))):
+            if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+                raise InputError(
+                    f"batch {number} of the data holds values that are not finite",
+                    hint="clean the data: NaN and infinity spread to every statistic",
+                )
+        size = _samples(call)
+        if size == 0:
+            continue
+        size = min(size, samples - seen)
+        pieces += _split(call, size, min(chunk, max(1, size // _HOLD_OUT)))
+        seen += size
+        if seen >= samples:
+            break
+    if not pieces:
+        raise InputError("there is no sample in the data", hint="give at least one batch")
+    held = tuple(pieces[_HOLD_OUT - 1 :: _HOLD_OUT])
+    fit = tuple(piece for k, piece in enumerate(pieces) if k % _HOLD_OUT != _HOLD_OUT - 1)
+    return Calibration(fit, held or fit, seen)
+
+
+def batch_call(model: nn.Module, batch: Any) -> Call:
+    """The call for a loader's batch: of `(x, lengths, labels)` a forward of two arguments gets two.
+
+    Example:
+        >>> batch_call(nn.Linear(2, 1), (torch.zeros(3, 2), torch.zeros(3))).args[0].shape
+        torch.Size([3, 2])
+    """
+    if isinstance(batch, Mapping):
+        return as_call(model, _accepted(model, batch))
+    if isinstance(batch, (tuple, list)) and batch and isinstance(batch[0], Tensor):
+        wanted = max(1, _required(model))
+        return as_call(model, tuple(batch[:wanted]))
+    return as_call(model, list(batch) if isinstance(batch, tuple) else batch)
+
+
+def _required(model: nn.Module) -> int:
+    """How many positional arguments the forward cannot do without."""
+    try:
+        parameters = inspect.signature(model.forward).parameters.values()
+    except (TypeError, ValueError):
+        return 1
+    return sum(
+        p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)
+        for p in parameters
+    )
+
+
+def _accepted(model: nn.Module, batch: Mapping[str, Any]) -> dict[str, Any]:
+    """The entries that the forward has arguments for."""
+    try:
+        parameters = inspect.signature(model.forward).parameters
+    except (TypeError, ValueError):
+        return dict(batch)
+    if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+        return dict(batch)
+    return {key: value for key, value in batch.items() if key in parameters} or dict(batch)
+
+
+def _is_pair(data: Any) -> bool:
+    """Whether data is one `(inputs, targets)` pair rather than a sequence of batches."""
+    return (
+        isinstance(data, tuple)
+        and len(data) == 2
+        and all(isinstance(item, Tensor) and item.dim() for item in data)
+        and len(data[0]) == len(data[1])
+        and data[0].shape != data[1].shape
+    )
+
+
+def _length(batch: Any) -> int:
+    first = next((t for t in tensors_in(batch) if t.dim()), None)
+    return 1 if first is None else max(1, len(first))
+
+
+def _samples(call: Call) -> int:
+    """The first dimension of the inputs where all agree; else 1 (the batch cannot be split)."""
+    sizes = {t.shape[0] if t.dim() else None for t in tensors_in((call.args, dict(call.kwargs)))}
+    size = sizes.pop()
+    return 1 if sizes or size is None else size
+
+
+def _split(call: Call, size: int, chunk: int) -> list[Call]:
+    if size <= 1:
+        return [call]
+    return [
+        Call(
+            *map_tensors(
+                (call.args, dict(call.kwargs)), lambda t, a=start: t[a : min(a + chunk, size)]
+            )
+        )
+        for start in range(0, size, chunk)
+    ]
+
+
+__all__ = ["Calibration", "batch_call", "calibration", "take"]

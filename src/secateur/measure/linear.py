@@ -1,0 +1,265 @@
+"""Linear operations as what they are: rows of inputs times a matrix, whatever layer made them.
+
+Statistics of inputs and least-squares repair see `Use`s only: a fully connected layer, a
+convolution of any kind (strided, padded, dilated, grouped, transposed, 1 to 3 dimensions) and a
+gate of a recurrent layer all give `inputs [groups, n, k]`, `outputs [n, out]` and a matrix
+`[groups, out / groups, k]`, where column `c * taps + t` belongs to channel `c` at kernel position
+`t` (a fully connected layer has one tap).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from secateur.core.tensors import named_tensors
+
+_aten = torch.ops.aten
+_CONVOLUTIONS = (_aten.convolution, _aten._convolution)
+
+
+@dataclass(frozen=True)
+class Spec:
+    """How a linear operation uses its weight; equal for every call of the same layer.
+
+    weight, bias: names of parameters. rows: the weight's rows that are used (the key rows of a
+    packed attention projection), or None for all. kind: "dense" ([out, in]), "flipped" ([in, out]),
+    "conv" or "transposed". The rest describes a convolution.
+    """
+
+    weight: str
+    bias: str | None
+    kind: str
+    rows: tuple[int, int] | None = None
+    groups: int = 1
+    kernel: tuple[int, ...] = ()
+    stride: tuple[int, ...] = ()
+    padding: tuple[int, ...] = ()
+    dilation: tuple[int, ...] = ()
+    output_padding: tuple[int, ...] = ()
+
+    @property
+    def taps(self) -> int:
+        """Kernel positions; 1 for a fully connected layer."""
+        return prod(self.kernel)
+
+    def matrix(self, weight: Tensor) -> Tensor:
+        """The weight as `[groups, out / groups, k]` (a view where possible)."""
+        if self.kind == "conv":
+            return weight.reshape(self.groups, weight.shape[0] // self.groups, -1)
+        if self.kind == "transposed":
+            split = weight.reshape(self.groups, weight.shape[0] // self.groups, weight.shape[1], -1)
+            return split.permute(0, 2, 1, 3).reshape(self.groups, weight.shape[1], -1)
+        flat = weight.reshape(weight.shape[0], -1)
+        flat = flat.t() if self.kind == "flipped" else flat
+        return (flat if self.rows is None else flat[slice(*self.rows)])[None]
+
+    def store(self, weight: Tensor, matrix: Tensor) -> None:
+        """Write a matrix of `matrix`'s form into the weight, in place."""
+        with torch.no_grad():
+            if self.kind == "conv":
+                weight.copy_(matrix.reshape(weight.shape))
+            elif self.kind == "transposed":
+                inside = weight.shape[0] // self.groups
+                split = matrix.reshape(self.groups, weight.shape[1], inside, -1)
+                weight.copy_(split.permute(0, 2, 1, 3).reshape(weight.shape))
+            else:
+                flat = matrix[0].t() if self.kind == "flipped" else matrix[0]
+                target = weight if self.rows is None else weight[slice(*self.rows)]
+                target.copy_(flat.reshape(target.shape))
+
+    @property
+    def in_dim(self) -> int:
+        """The weight's dimension that is contracted."""
+        return 0 if self.kind in ("flipped", "transposed") else 1
+
+    @property
+    def out_dim(self) -> int:
+        """The weight's dimension that makes outputs."""
+        return 1 - self.in_dim
+
+
+@dataclass(frozen=True)
+class Use:
+    """One executed linear operation: its input and, once it has run, its output.
+
+    left: the weight was the left factor, so that samples lie in the columns.
+    """
+
+    spec: Spec
+    x: Tensor
+    out: Tensor
+    left: bool = False
+
+    @property
+    def count(self) -> int:
+        """How many rows there are: samples times positions."""
+        if self.spec.kernel:
+            return self.out.shape[0] * prod(self.out.shape[2:])
+        return self.out.shape[-1] if self.left else self.out.numel() // max(1, self.out.shape[-1])
+
+    def outputs(self, index: Tensor | None = None, of: Tensor | None = None) -> Tensor:
+        """Rows of the output, or of another tensor of its shape; `[n, out]`."""
+        y = self.out if of is None else of
+        if self.spec.kernel:
+            flat = y.flatten(2)
+            if index is None:
+                return flat.transpose(1, 2).reshape(-1, y.shape[1])
+            size = flat.shape[2]
+            return flat[index // size, :, index % size]
+        y = y.t() if self.left else y.reshape(-1, y.shape[-1])
+        return y if index is None else y.index_select(0, index)
+
+    def inputs(self, index: Tensor | None = None) -> Tensor:
+        """Rows of the input, `[groups, n, k]`; for convolutions every kernel position (im2col).
+
+        Memory: n times the size of a patch, plus a padded copy of the input.
+        """
+        if not self.spec.kernel:
+            x = self.x.t() if self.left else self.x.reshape(-1, self.x.shape[-1])
+            return (x if index is None else x.index_select(0, index))[None]
+        if index is None:
+            index = torch.arange(self.count, device=self.x.device)
+        spec, x = self.spec, self.x
+        padded, step, flip = self._padded()
+        space = padded.shape[2:]
+        strides = [prod(space[d + 1 :]) for d in range(len(space))]
+        out_space = self.out.shape[2:]
+        size = prod(out_space)
+        sample, left_over = index // size, index % size
+        base = torch.zeros_like(index)
+        for d in reversed(range(len(space))):
+            base += (left_over % out_space[d]) * step[d] * strides[d]
+            left_over = left_over // out_space[d]
+        offsets = torch.zeros(1, dtype=torch.long, device=x.device)
+        for d, k in enumerate(spec.kernel):
+            tap = torch.arange(k, device=x.device) * spec.dilation[d]
+            tap = tap.flip(0) if flip else tap
+            offsets = (offsets[:, None] + tap[None] * strides[d]).reshape(-1)
+        where = (sample * prod(space) + base)[:, None] + offsets[None]
+        last = padded.flatten(2).transpose(1, 2).reshape(-1, x.shape[1])
+        rows = last.index_select(0, where.reshape(-1)).view(len(index), spec.taps, spec.groups, -1)
+        return rows.permute(2, 0, 3, 1).reshape(spec.groups, len(index), -1)
+
+    def _padded(self) -> tuple[Tensor, Sequence[int], bool]:
+        """The input so padded that output `q` reads from `q * step` on; steps; taps reversed?"""
+        spec, x = self.spec, self.x
+        if spec.kind == "conv":
+            pads = [p for p in reversed(spec.padding) for _ in (0, 1)]
+            return (nn.functional.pad(x, pads) if any(pads) else x), spec.stride, False
+        spread = [(n - 1) * s + 1 for n, s in zip(x.shape[2:], spec.stride, strict=True)]
+        stuffed = x.new_zeros(*x.shape[:2], *spread)
+        stuffed[(slice(None), slice(None), *(slice(None, None, s) for s in spec.stride))] = x
+        pads = []
+        for d in reversed(range(len(spec.kernel))):
+            low = spec.dilation[d] * (spec.kernel[d] - 1) - spec.padding[d]
+            pads += [low, low + spec.output_padding[d]]
+        return nn.functional.pad(stuffed, pads), [1] * len(spec.kernel), True
+
+    def again(self, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """The output for another weight and bias (that of the operation's own add, if any)."""
+        spec = self.spec
+        if spec.kernel:
+            return _aten.convolution(
+                self.x, weight, bias, spec.stride, spec.padding, spec.dilation,
+                spec.kind == "transposed", spec.output_padding, spec.groups,
+            )  # fmt: skip
+        matrix = spec.matrix(weight)[0]
+        if self.left:
+            return matrix @ self.x if bias is None else matrix @ self.x + bias[:, None]
+        if bias is not None and spec.rows is not None:
+            bias = bias[slice(*spec.rows)]
+        return nn.functional.linear(self.x, matrix, bias)
+
+
+class Parameters:
+    """Finds the parameter that an operand of an operation is, by the memory that it uses."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.tensors: dict[str, Tensor] = {}
+        self._by_storage: dict[int, str] = {}
+        for name, tensor in named_tensors(model):
+            if isinstance(tensor, nn.Parameter) and tensor.numel() and tensor.is_floating_point():
+                self.tensors[name] = tensor
+                self._by_storage.setdefault(tensor.untyped_storage().data_ptr(), name)
+
+    def name(self, operand: Any) -> str | None:
+        """The name of the parameter whose memory an operand shares."""
+        if not isinstance(operand, Tensor) or operand.layout != torch.strided:
+            return None
+        return self._by_storage.get(operand.untyped_storage().data_ptr())
+
+    def use(self, func: Any, args: Sequence[Any], out: Any) -> Use | None:
+        """The linear operation that was executed, or None if it is none of a plain parameter."""
+        packet = func._overloadpacket
+        if packet in _CONVOLUTIONS:
+            return self._convolution(args, out)
+        if packet is _aten.addmm:
+            bias, first, second = args[:3]
+            return self._product(first, second, bias, out)
+        if packet is _aten.mm:
+            return self._product(args[0], args[1], None, out)
+        if packet is _aten.linear:
+            bias = args[2] if len(args) > 2 else None
+            return self._product(args[0], args[1].t(), bias, out)
+        return None
+
+    def _convolution(self, args: Sequence[Any], out: Tensor) -> Use | None:
+        x, weight, bias, stride, padding, dilation, transposed, extra, groups = args[:9]
+        name = self.name(weight)
+        if name is None or weight.shape != self.tensors[name].shape or x.dim() != weight.dim():
+            return None
+        n = weight.dim() - 2
+        steps, pads, spread, more = (
+            tuple(v) * n if len(v) == 1 else tuple(v) for v in (stride, padding, dilation, extra)
+        )
+        kind = "transposed" if transposed else "conv"
+        kernel = tuple(int(k) for k in weight.shape[2:])
+        spec = Spec(name, self.name(bias), kind, None, groups, kernel, steps, pads, spread, more)
+        return Use(spec, x, out)
+
+    def _product(self, first: Tensor, second: Tensor, bias: Any, out: Tensor) -> Use | None:
+        name = self.name(second)
+        if name is not None:
+            spec = self._dense(name, second.t(), self.name(bias))
+            return None if spec is None else Use(spec, first, out)
+        name = self.name(first)
+        spec = None if name is None else self._dense(name, first, None)
+        return None if spec is None or bias is not None else Use(spec, second, out, left=True)
+
+    def _dense(self, name: str, used: Tensor, bias: str | None) -> Spec | None:
+        """How `used` ([out, in]) lies in its parameter."""
+        whole = self.tensors[name]
+        if whole.dim() < 2 or prod(whole.shape[2:]) != 1:
+            return None
+        out, inside = whole.shape[:2]
+        start = used.storage_offset() - whole.storage_offset()
+        stride = (whole.stride(0), whole.stride(1))
+        if tuple(used.shape) == (out, inside) and used.stride() == stride and start == 0:
+            return Spec(name, bias, "dense")
+        if tuple(used.shape) == (inside, out) and used.stride() == stride[::-1] and start == 0:
+            return Spec(name, bias, "flipped")
+        if used.shape[1] == inside and used.stride() == stride and start % stride[0] == 0:
+            first = int(start // stride[0])
+            return Spec(name, bias, "dense", (first, first + int(used.shape[0])))
+        return None
+
+
+def sample_rows(count: int, most: int, generator: torch.Generator) -> Tensor:
+    """At most `most` of `count` row numbers, ascending, drawn without replacement."""
+    if count <= most:
+        return torch.arange(count)
+    return torch.randperm(count, generator=generator)[:most].sort().values
+
+
+def kept_columns(spec: Spec, keep: Tensor) -> Tensor:
+    """The columns of a matrix (of one group) that belong to kept input channels."""
+    return (keep[:, None] * spec.taps + torch.arange(spec.taps)[None]).reshape(-1)
+
+
+__all__ = ["Parameters", "Spec", "Use", "kept_columns", "sample_rows"]

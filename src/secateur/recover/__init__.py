@@ -1,0 +1,8 @@
+"""What repairs quality after a cut, without training."""
+
+from secateur.recover.job import Job, Recover
+from secateur.recover.recalibrate import Recalibrate
+from secateur.recover.reconstruct import Reconstruct
+from secateur.recover.run import repair
+
+__all__ = ["Job", "Recalibrate", "Reconstruct", "Recover", "repair"]

@@ -1,0 +1,50 @@
+"""How far a network's outputs are from the dense one's."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from secateur.core.batches import Call, tensors_in, untouched
+
+
+def outputs(model: nn.Module, calls: Sequence[Call]) -> list[list[Tensor]]:
+    """The floating-point outputs of every call, in eval mode, on the model's device."""
+    with untouched(model), torch.no_grad():
+        return [_floats(call.run(model)) for call in calls]
+
+
+def distance(dense: Sequence[Sequence[Tensor]], other: Sequence[Sequence[Tensor]]) -> float:
+    """Mean squared difference relative to the variance of the dense outputs; infinite for NaN.
+
+    Outputs that look like scores of classes (`[n, c]`, or `[n, t, c]` for tokens) are compared as
+    log-probabilities, which is how they will be used.
+
+    Example:
+        >>> distance([[torch.tensor([[1.0, 2.0]])]], [[torch.tensor([[2.0, 3.0]])]])
+        0.0
+    """
+    apart = spread = 0.0
+    for reference, found in zip(dense, other, strict=True):
+        for a, b in zip(reference, found, strict=True):
+            if a.shape != b.shape:
+                return float("inf")
+            x, y = (_scores(t.double()) for t in (a, b))
+            apart += float((x - y).square().sum())
+            spread += (
+                float((x - x.mean(0)).square().sum()) if len(x) > 1 else float(x.square().sum())
+            )
+    return apart / max(spread, 1e-30) if apart == apart else float("inf")
+
+
+def _scores(value: Tensor) -> Tensor:
+    if value.dim() in (2, 3) and value.shape[-1] > 1:
+        return value.log_softmax(-1).flatten(0, -2)
+    return value.flatten(1) if value.dim() > 1 else value.reshape(-1, 1)
+
+
+def _floats(output: Any) -> list[Tensor]:
+    return [t for t in tensors_in(output) if t.is_floating_point() and t.numel()]

@@ -1,0 +1,84 @@
+"""A repair in the making: the two networks, the data, and the rule that only what helps stays."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from secateur.core.plan import Plan
+from secateur.core.site import Role
+from secateur.measure.calibration import Calibration
+from secateur.recover.distance import distance, outputs
+
+
+class Recover(Protocol):
+    """One way to repair a network after a cut."""
+
+    def run(self, job: Job) -> None:
+        """Change `job.small` in place, through `job.attempt`."""
+        ...
+
+
+@dataclass
+class Job:
+    """What a repair works on.
+
+    dense: the network before the cut, never changed. small: the one after it, repaired in place.
+    plan: what was cut. roles: what every dimension of every parameter does (`Graph.roles`).
+    distance: how far `small` is from `dense` on the held-out calls (see `distance`).
+    """
+
+    dense: nn.Module
+    small: nn.Module
+    plan: Plan
+    roles: Mapping[tuple[str, int], Role]
+    calibration: Calibration
+    seed: int = 0
+    notes: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        """Measure where the repair starts."""
+        self._dense = outputs(self.dense, self.calibration.held)
+        self.distance = self._measure()
+
+    def note(self, text: str) -> None:
+        """Add a sentence to the report."""
+        self.notes.append(text)
+
+    def _measure(self) -> float:
+        return distance(self._dense, outputs(self.small, self.calibration.held))
+
+    def attempt(self, name: str, change: Callable[[], object]) -> bool:
+        """Make a change, and take it back unless held-out data gets closer to the dense outputs.
+
+        Memory: a copy of the smaller network's parameters and buffers.
+        """
+        tensors = _state(self.small)
+        before = [tensor.detach().clone() for tensor in tensors]
+        try:
+            change()
+            after = self._measure()
+        except BaseException:
+            _restore(tensors, before)
+            raise
+        if after < self.distance:
+            self.note(f"{name}: distance from the dense outputs {self.distance:.3g} -> {after:.3g}")
+            self.distance = after
+            return True
+        _restore(tensors, before)
+        self.note(f"{name}: no help on held-out data ({self.distance:.3g} -> {after:.3g}), undone")
+        return False
+
+
+def _state(model: nn.Module) -> list[Tensor]:
+    return [*model.parameters(), *model.buffers()]
+
+
+def _restore(tensors: list[Tensor], values: list[Tensor]) -> None:
+    with torch.no_grad():
+        for tensor, value in zip(tensors, values, strict=True):
+            tensor.copy_(value)
