@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from torch import Tensor
 
 from secateur.core.errors import InputError
 from secateur.core.layout import Index
 from secateur.core.site import Site, Tie
 from secateur.score.run import Scores
+
+if TYPE_CHECKING:
+    from secateur.allocate.database import Database
 
 Vector = npt.NDArray[np.float64]
 
@@ -23,13 +28,16 @@ class Member:
 
     order: its indices, best first; ties in score go to the lower index. ranked: the scores in that
     order, divided by the mean magnitude of the site's scores, or of all sites' where scores of
-    different sites are comparable.
+    different sites are comparable. lost: what keeping only the `k` best loses, by the scores, for
+    every `k`; `[n + 1]`. shapes: of the weights that make the site's outputs.
     """
 
     site: Site
     ratio: int
     order: Index
     ranked: Vector
+    lost: Vector
+    shapes: tuple[tuple[int, ...], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -37,12 +45,19 @@ class Ladder:
     """A tie's allowed levels, ascending; the last one keeps everything.
 
     At level `l`, a member keeps its `ratio * l` best indices. All blocks together are one ladder of
-    which every block is an index (`blocks`), so that they compete with each other.
+    which every block is an index (`blocks`, their names best first), so that they compete with each
+    other. measured: the error at every level from a `Database`, if there is one.
     """
 
     members: tuple[Member, ...]
     levels: tuple[int, ...]
-    blocks: bool = False
+    blocks: tuple[str, ...] = ()
+    measured: Vector | None = None
+
+    @property
+    def name(self) -> str:
+        """The name of its first site ("" for the ladder of blocks)."""
+        return self.members[0].site.name
 
     @property
     def top(self) -> int:
@@ -59,6 +74,24 @@ class Ladder:
             removed += ends[:-1] - ends[1:]
         return np.maximum.accumulate(score / removed) if len(removed) else score
 
+    def errors(self) -> Vector:
+        """The error at every level, ascending, `[levels]`: falls to 0, which is at full size.
+
+        Measured where there is a database. Otherwise what the scores say is lost: the share of the
+        site's total that the removed indices hold (scores of one sign), their sum for scores that
+        are comparable between sites, or the largest of them for scores that are cumulative errors.
+        """
+        if self.measured is not None:
+            return self.measured
+        total = np.zeros(len(self.levels))
+        for member in self.members:
+            total += member.lost[np.array(self.levels) * member.ratio]
+        return total
+
+    def fractions(self) -> Vector:
+        """The share of all indices that is kept at every level, ascending; `[levels]`."""
+        return np.array(self.levels, dtype=np.float64) / self.top
+
     def units(self, level: int) -> int:
         """How many indices its sites keep together at a level."""
         return sum(member.ratio * level for member in self.members)
@@ -69,19 +102,24 @@ def ladders(
     ties: Sequence[Tie],
     scores: Mapping[str, Tensor],
     weights: Mapping[str, float] | None = None,
+    shapes: Mapping[str, tuple[int, ...]] | None = None,
+    database: Database | None = None,
 ) -> tuple[list[Ladder], list[str]]:
     """All ladders of a model, and sentences about what has to stay whole and why.
 
     weights: for every block, what it costs; blocks are ranked by score per cost. `Scores` that
-    are comparable between sites keep their proportions.
+    are comparable between sites keep their proportions. shapes: of the model's tensors, by name.
+    database: measured errors; without it errors come from the scores.
 
     Raises:
-        InputError: a site has no scores, or they have the wrong length or are not finite.
+        InputError: a site has no scores, or they have the wrong length or are not finite, or the
+            database lacks a site.
     """
     values = {site.name: _values(site, scores) for site in sites}
     known = {site.name: site for site in sites if site.module is None}
     overall = _mean(np.concatenate([values[name] for name in known])) if known else 1.0
     one_unit = isinstance(scores, Scores) and scores.comparable
+    kind = "cumulative" if getattr(scores, "cumulative", False) else "sum" if one_unit else "share"
     blocks = [site for site in sites if site.module is not None]
     tied = {name for tie in ties for name in tie.ratios}
     free = [site for site in known.values() if site.name not in tied]
@@ -93,8 +131,15 @@ def ladders(
             continue
         missing = sorted(set(tie.ratios) - set(known))
         members = tuple(
-            _member(known[n], tie.ratios[n], values[n], overall if one_unit else _mean(values[n]))
-            for n in ours
+            _member(
+                known[name],
+                tie.ratios[name],
+                values[name],
+                overall if one_unit else _mean(values[name]),
+                kind,
+                shapes or {},
+            )
+            for name in ours
         )
         whole = known[ours[0]].n // tie.ratios[ours[0]]
         if missing:
@@ -109,13 +154,59 @@ def ladders(
             notes.append(f"{', '.join(ours)} must stay whole: {_why_whole(tie, members)}")
         made.append(ladder)
     if blocks:
-        made.append(_block_ladder(blocks, values, weights or {}))
+        made.append(_block_ladder(blocks, values, weights or {}, kind))
+    if database is not None:
+        made = [replace(ladder, measured=database.errors(ladder)) for ladder in made]
     return made, notes
 
 
-def _member(site: Site, ratio: int, values: Vector, scale: float) -> Member:
+def smallest(sites: Sequence[Site], ties: Sequence[Tie]) -> tuple[dict[str, int], tuple[str, ...]]:
+    """The least that every site can keep, by name, and the blocks that can all go.
+
+    Example:
+        >>> smallest([Site("a", "channel", 8, multiple=4), Site("b", "channel", 6)], [])
+        ({'a': 4, 'b': 1}, ())
+    """
+    none = {site.name: torch.zeros(site.n) for site in sites}
+    made, _ = ladders(sites, ties, none)
+    counts = {
+        member.site.name: member.ratio * ladder.levels[0]
+        for ladder in made
+        if not ladder.blocks
+        for member in ladder.members
+    }
+    return counts, tuple(str(site.module) for site in sites if site.module is not None)
+
+
+def _member(
+    site: Site,
+    ratio: int,
+    values: Vector,
+    scale: float,
+    kind: str,
+    shapes: Mapping[str, tuple[int, ...]],
+) -> Member:
     order = np.argsort(-values, kind="stable").astype(np.int64)
-    return Member(site, ratio, order, values[order] / scale)
+    makers = dict.fromkeys(part.tensor for part in site.slices if part.role == "out")
+    made = tuple(shapes[name] for name in makers if len(shapes.get(name, ())) > 1)
+    return Member(site, ratio, order, values[order] / scale, _lost(values[order], kind), made)
+
+
+def _lost(ranked: Vector, kind: str) -> Vector:
+    """What keeping the `k` best of these loses, for every `k`; never rises; `[n + 1]`.
+
+    Scores below zero count from the least of them on: which loss no loss is, they do not say.
+    """
+    worth = nonnegative(ranked)
+    if kind == "cumulative":
+        return np.append(worth, 0.0)
+    lost = np.append(np.cumsum(worth[::-1])[::-1], 0.0)
+    return lost / (lost[0] or 1.0) if kind == "share" else lost
+
+
+def nonnegative(ranked: Vector) -> Vector:
+    """Scores, shifted where some are below zero so that the least is zero."""
+    return ranked - min(0.0, float(ranked.min())) if len(ranked) else ranked
 
 
 def _mean(values: Vector) -> float:
@@ -165,12 +256,14 @@ def _why_whole(tie: Tie, members: Sequence[Member]) -> str:
 
 
 def _block_ladder(
-    blocks: Sequence[Site], values: Mapping[str, Vector], weights: Mapping[str, float]
+    blocks: Sequence[Site], values: Mapping[str, Vector], weights: Mapping[str, float], kind: str
 ) -> Ladder:
     """All blocks as the indices of one ladder, ranked by score per cost."""
     worth = np.concatenate([values[block.name] for block in blocks])
     density = worth / np.array([weights.get(block.name) or 1.0 for block in blocks])
     order = np.argsort(-density, kind="stable").astype(np.int64)
     pool = Site("", "layer", len(blocks), what="blocks")
-    member = Member(pool, 1, order, density[order] / _mean(density))
-    return Ladder((member,), tuple(range(len(blocks) + 1)), True)
+    lost = _lost(worth[order], "sum" if kind == "cumulative" else kind)
+    member = Member(pool, 1, order, density[order] / _mean(density), lost)
+    names = tuple(blocks[int(i)].name for i in order)
+    return Ladder((member,), tuple(range(len(blocks) + 1)), names)

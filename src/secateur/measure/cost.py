@@ -9,10 +9,9 @@ can overflow, and Python integers otherwise: the result is always exact.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
-from math import prod
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -20,11 +19,10 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 
 from secateur.core.errors import InputError
-from secateur.core.layout import Concat, Fixed, Layout, Leaf, Product
+from secateur.core.layout import Fixed, Layout
 from secateur.core.site import Site
 from secateur.graph.graph import Graph
-
-_SAFE = 2**62
+from secateur.measure.program import Counts, Program
 
 
 @dataclass(frozen=True)
@@ -32,15 +30,29 @@ class Amounts:
     """What a model costs: parameters (each once), multiply-accumulates of a run, bytes.
 
     bytes: parameters and buffers. macs: of one run on the example that the graph was traced with.
+    ns: predicted nanoseconds of such a run; 0 where the cost was given no latency table.
     """
 
     params: int
     macs: int
     bytes: int
+    ns: int = field(default=0, repr=False)
 
     def __sub__(self, other: Amounts) -> Amounts:
         """The difference, amount by amount."""
-        return Amounts(self.params - other.params, self.macs - other.macs, self.bytes - other.bytes)
+        return Amounts(
+            self.params - other.params,
+            self.macs - other.macs,
+            self.bytes - other.bytes,
+            self.ns - other.ns,
+        )
+
+
+class Timetable(Protocol):
+    """Predicts nanoseconds at kept counts; see `secateur.measure.latency_table`."""
+
+    def ns(self, counts: Counts, removed: Iterable[str] = ()) -> Any:
+        """An integer, or an array of them where counts are arrays."""
 
 
 class Cost:
@@ -49,8 +61,11 @@ class Cost:
     A parameter that is shared under several names counts once, and is gone only when every module
     that owns it is. Tensors that the graph does not know count at their full size.
 
+    table: predicts `Amounts.ns` (a `LatencyTable` of the same graph); otherwise that is 0.
+
     Example:
-        >>> from secateur.graph.graph import Axis, Graph, Term
+        >>> from secateur.core.layout import Leaf
+        >>> from secateur.graph.graph import Graph, Term
         >>> net = nn.Sequential(nn.Linear(4, 8), nn.Linear(8, 2, bias=False))
         >>> hidden = Leaf("0", 8)
         >>> layouts = {
@@ -66,10 +81,13 @@ class Cost:
         40
     """
 
-    def __init__(self, graph: Graph, model: nn.Module) -> None:
-        self._program = _Program()
+    def __init__(self, graph: Graph, model: nn.Module, table: Timetable | None = None) -> None:
+        self.table = table
+        self._program = Program()
         self._entries: list[tuple[int, tuple[str, ...], Amounts]] = []
+        self.shapes: dict[str, tuple[int, ...]] = {}
         for names, layouts, unit in _tensors(graph, model):
+            self.shapes |= dict.fromkeys(names, tuple(layout.size for layout in layouts))
             owners = tuple(dict.fromkeys(name.rpartition(".")[0] for name in names))
             self._add(layouts, owners, unit)
         for term in graph.terms:
@@ -98,8 +116,25 @@ class Cost:
     def total(self, counts: Mapping[str, int], removed: Iterable[str] = ()) -> Amounts:
         """The cost when leaf `name` keeps `counts[name]` (default: all) and blocks are removed."""
         values = self._program.run(counts)
-        params, macs, size = self._weights(frozenset(removed)) @ values
-        return Amounts(int(params), int(macs), int(size))
+        gone = frozenset(removed)
+        params, macs, size = self._weights(gone) @ values
+        ns = 0 if self.table is None else int(self.table.ns(counts, gone))
+        return Amounts(int(params), int(macs), int(size), ns)
+
+    def totals(
+        self, counts: Counts, removed: Iterable[str] = ()
+    ) -> dict[str, npt.NDArray[np.float64]]:
+        """The amounts by name at many points at once: counts may be arrays of one length `b`.
+
+        Returns arrays `[b]` of floats, exact up to 2**53. Memory: `b` times the model's distinct
+        tensor shapes.
+        """
+        gone = frozenset(removed)
+        values = self._weights(gone) @ self._program.run(counts)
+        found = dict(zip(("params", "macs", "bytes"), values.astype(np.float64), strict=True))
+        ns = 0 if self.table is None else self.table.ns(counts, gone)
+        found["ns"] = np.broadcast_to(np.asarray(ns, dtype=np.float64), found["params"].shape)
+        return found
 
     def index(
         self, site: Site, counts: Mapping[str, int] | None = None, removed: Iterable[str] = ()
@@ -157,85 +192,3 @@ def _tensors(
                 hint="trace the model again after changing it",
             )
         yield names, layouts, unit
-
-
-class _Program:
-    """Layout counts as flat arrays, evaluated depth by depth, and the monomials over them.
-
-    Node 0 is the constant 1. Products and concatenations hold their children's nodes; those of one
-    depth are evaluated together with one gather and one `reduceat`.
-    """
-
-    def __init__(self) -> None:
-        self._nodes: dict[Layout, int] = {}
-        self._sizes: list[int] = [1]
-        self._depths: list[int] = [0]
-        self._leaves: dict[str, int] = {}
-        self._composite: dict[tuple[int, bool], list[tuple[int, list[int]]]] = {}
-        self._monomials: dict[tuple[int, ...], int] = {}
-
-    @property
-    def monomials(self) -> int:
-        """How many distinct monomials there are."""
-        return len(self._monomials)
-
-    def monomial(self, layouts: Sequence[Layout]) -> tuple[int, int]:
-        """(constant factor, number) of the product of the layouts' counts."""
-        constant = prod(layout.size for layout in layouts if not layout.names)
-        nodes = tuple(sorted(self._node(layout) for layout in layouts if layout.names)) or (0,)
-        return constant, self._monomials.setdefault(nodes, len(self._monomials))
-
-    def _node(self, layout: Layout) -> int:
-        if layout in self._nodes:
-            return self._nodes[layout]
-        children: list[int] = []
-        if isinstance(layout, (Product, Concat)):
-            children = [self._node(part) for part in layout.parts]
-        node = len(self._sizes)
-        self._nodes[layout] = node
-        self._sizes.append(layout.size)
-        self._depths.append(1 + max((self._depths[child] for child in children), default=-1))
-        if isinstance(layout, Leaf):
-            if self._leaves.setdefault(layout.name, node) != node:
-                raise InputError(f"the axis {layout.name} has two sizes in the graph")
-        elif children:
-            key = (self._depths[node], isinstance(layout, Product))
-            self._composite.setdefault(key, []).append((node, children))
-        return node
-
-    def compile(self, coefficients: Sequence[int], monomials: Sequence[int]) -> None:
-        """Freeze into arrays, in 64-bit integers if the full model's totals fit, else objects."""
-        table = list(self._monomials)
-        full = [prod(self._sizes[node] for node in nodes) for nodes in table]
-        worst = sum(c * full[m] for c, m in zip(coefficients, monomials, strict=True))
-        self.dtype = np.dtype(np.int64 if max([worst, *self._sizes]) < _SAFE else object)
-        self._start = np.array(self._sizes, dtype=self.dtype)
-        steps = sorted(self._composite.items())
-        self._steps = [
-            (product, np.array([node for node, _ in group]), *_ragged([c for _, c in group]))
-            for (_, product), group in steps
-        ]
-        self._gather, self._offsets = _ragged([list(nodes) for nodes in table])
-
-    def run(self, counts: Mapping[str, int]) -> npt.NDArray[Any]:
-        """The value of every monomial at the given leaf counts."""
-        values = self._start.copy()
-        for name, count in counts.items():
-            node = self._leaves.get(name)
-            if node is not None:
-                if not 0 <= count <= self._sizes[node]:
-                    raise InputError(f"{name} cannot keep {count} of {self._sizes[node]} indices")
-                values[node] = count
-        for product, nodes, gather, offsets in self._steps:
-            reduce = np.multiply if product else np.add
-            values[nodes] = reduce.reduceat(values[gather], offsets)
-        if not len(self._offsets):
-            return np.zeros(0, dtype=self.dtype)
-        return np.multiply.reduceat(values[self._gather], self._offsets)
-
-
-def _ragged(lists: Sequence[Sequence[int]]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Lists end to end, and where each starts; every list must have something in it."""
-    lengths = [len(items) for items in lists]
-    flat = np.array([item for items in lists for item in items], dtype=np.int64)
-    return flat, np.cumsum([0, *lengths[:-1]], dtype=np.int64)[: len(lists)]

@@ -97,7 +97,7 @@ def check_allocator(allocator: Any) -> None:
         places = sites(graph, [Channel(), Head(), Layer()], None, model)
         scored = scores("l2", places, Facts.of(model))
         before = {name: score.clone() for name, score in scored.items()}
-        steps = ladders(places, graph.ties, scored)[0]
+        steps = ladders(places, graph.ties, scored, shapes=Cost(graph, model).shapes)[0]
         first, again = used(steps), used(steps)
         for ladder, keys, same in zip(steps, first, again, strict=True):
             label = f"the allocator {used.name!r} on {ladder.members[0].site.name}"
