@@ -43,9 +43,14 @@ SIZES: dict[str, Any] = {
     ),
     "head_dim": HIDDEN // HEADS,
     "d_kv": HIDDEN // HEADS,
-    "vocab_size": VOCAB,
-    "max_position_embeddings": 64,
-    "n_positions": 64,
+    **dict.fromkeys(("vocab_size", "src_vocab_size", "tgt_vocab_size"), VOCAB),
+    **dict.fromkeys(
+        (
+            "max_position_embeddings", "n_positions", "max_encoder_position_embeddings",
+            "max_decoder_position_embeddings",
+        ),
+        64,
+    ),
     "num_experts": 4,
     "num_local_experts": 4,
     "n_routed_experts": 4,

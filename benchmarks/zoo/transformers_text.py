@@ -171,7 +171,9 @@ _OPTIONS: dict[str, dict[str, Any]] = {
     "T5GemmaForConditionalGeneration": {
         side: config_of("T5GemmaModuleConfig") for side in ("encoder", "decoder")
     },
-    "xLSTMForCausalLM": {"chunk_size": 8, "qk_dim_factor": 1.0},
+    "xLSTMForCausalLM": {  # with a cache it has no backward pass
+        "chunk_size": 8, "qk_dim_factor": 1.0, "use_cache": False,
+    },
     "XmodForMaskedLM": {"default_language": "en_XX", "languages": ["en_XX"]},
     "YoutuForCausalLM": _ALL_HEADS,
     "ZambaForCausalLM": {
