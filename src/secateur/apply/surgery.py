@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 from torch.optim import Optimizer
@@ -88,7 +89,7 @@ def _cut_verified(
             )
         error = VerificationError("what would be left gives outputs that are not numbers (NaN)")
         raise CutFailed(error, Reason("without it the outputs are not numbers (NaN)"))
-    zeroed = _zeroed(model, call, plan) if statistical and keep else None
+    zeroed = narrowed(_zeroed(model, call, plan), graph, plan) if statistical and keep else None
     edit = apply_plan(model, plan, optimizer=optimizer, keep=keep, check=False)
     with restoring(edit):  # also when interrupted
         try:
@@ -120,14 +121,27 @@ def _reference(model: nn.Module, call: Call, graph: Graph, plan: Plan) -> tuple[
         _skip_blocks(edit, model, plan)
         with untouched(model):
             outputs = run_reference(model, call, _without(graph.replay, plan.removed), plan.keeps)
-        return outputs, "masked original"
+        return narrowed(outputs, graph, plan), "masked original"
     except Diverged:
         edit.undo()
-        return _zeroed(
-            model, call, plan
-        ), "original with zeroed weights (its control flow depends on the data)"
+        outputs = narrowed(_zeroed(model, call, plan), graph, plan)
+        return outputs, "original with zeroed weights (its control flow depends on the data)"
     finally:
         edit.undo()
+
+
+def narrowed(outputs: Any, graph: Graph, plan: Plan) -> Any:
+    """The outputs, of the recurrent states among them only what the plan keeps."""
+    if not graph.states:
+        return outputs
+    tensors = list(tensors_in(outputs))
+    for position, layouts in graph.states.items():
+        for dim, layout in enumerate(layouts):
+            kept = torch.from_numpy(np.flatnonzero(layout.keep(plan.keeps)))
+            tensors[position] = tensors[position].index_select(
+                dim, kept.to(tensors[position].device)
+            )
+    return tensors
 
 
 def _zeroed(model: nn.Module, call: Call, plan: Plan) -> Any:

@@ -24,6 +24,7 @@ from secateur.graph.naming import describe, name_leaves
 from secateur.graph.op import GEOMETRY
 from secateur.graph.rules.spatial import register_torchvision
 from secateur.graph.sizes import atoms
+from secateur.graph.states import taken_back
 from secateur.graph.ties import Solution, solve
 from secateur.graph.trace import Trace, recording
 
@@ -104,12 +105,16 @@ def _run(trace: Trace, model: nn.Module, call: Call) -> None:
     try:
         with recording(trace):
             out = call.run(model)
-            reason = Reason("an output of the model", "output")
             results = list(tensors_in(out))
-            for tensor in results:
-                if trace.known(tensor):
-                    for axis in trace.axes(tensor):
-                        axis.freeze(reason)
+        kept = taken_back(model, call, out, trace.final_states)
+        for position, tensor in enumerate(results):
+            if not trace.known(tensor):
+                continue
+            if id(tensor) in kept:
+                trace.states[position] = trace.axes(tensor)
+                continue
+            for axis in trace.axes(tensor):
+                axis.freeze(Reason("an output of the model", "output"))
     except Exception as error:
         raise UnsupportedModel(
             f"the model raised on the example: {type(error).__name__}: {error}",
@@ -251,6 +256,10 @@ class _Builder:
             ),
             blocks=tuple(residual_blocks(model, trace.flow)),
             replay=self.replay(),
+            states={
+                position: tuple(self.layout(axis) for axis in axes)
+                for position, axes in trace.states.items()
+            },
             unknown=dict(trace.unknown),
             notes=trace.notes,
         )

@@ -68,6 +68,8 @@ class Graph:
     the dimension does. axes: every leaf that some parameter has, by name. ties: free axes, grouped
     by what their counts must agree on (every free axis is in exactly one tie). stale_caches:
     modules keep tensors of earlier runs that the model can do without; a cut must empty them.
+    states: for every output tensor that is a recurrent state which the model takes back (by its
+    number among the outputs), one layout a dimension: it gets narrower with the hidden units.
     """
 
     layouts: Mapping[str, tuple[Layout, ...]]
@@ -81,3 +83,4 @@ class Graph:
     unknown: Mapping[str, Reason] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     stale_caches: bool = False
+    states: Mapping[int, tuple[Layout, ...]] = field(default_factory=dict)

@@ -25,6 +25,7 @@ from secateur.graph.flow import Flow
 from secateur.graph.op import RULES, Op
 from secateur.graph.rules import CONSTANT, pointwise
 from secateur.graph.sizes import Equation, Expr, TracedInt, call_site
+from secateur.graph.states import final_states
 
 Restriction = tuple[str, Any, int, Axis]  # how, argument, dimension, axis
 _aten = torch.ops.aten
@@ -67,6 +68,8 @@ class Trace:
         self.inside = False  # inside a Python-level torch call
         self.trusted = False  # inside one that takes all its sizes from shapes
         self.flow = Flow()
+        self.final_states: list[Tensor] = []  # of recurrent layers
+        self.states: dict[int, list[Axis]] = {}  # outputs that the model takes back
         for name, tensor in named_tensors(model):
             self.owners[id(tensor)] = name
             self.tensors[name] = tensor
@@ -313,6 +316,7 @@ def recording(trace: Trace) -> Iterator[None]:
         source = trace.scratch["inputs"].pop()
         first = next((t for t in tree_leaves(out) if isinstance(t, Tensor)), None)
         with torch._C.DisableTorchFunction():
+            trace.final_states += final_states(module, out)
             if source is not None and first is not None and source[1] == first.shape:
                 call = (name, source[0], trace.flow.id(first), isinstance(out, tuple))
                 trace.flow.calls.append(call)
