@@ -30,8 +30,8 @@ from secateur.graph.graph import Graph
 from secateur.graph.rewrite import rewrite as _rewrite
 from secateur.measure.clock import compare as compare_latency
 from secateur.measure.cost import Amounts, Cost
-from secateur.measure.gradients import mean_over_batches
 from secateur.measure.quality import evaluate as _evaluate
+from secateur.measure.stats import Gather
 from secateur.score.criterion import Score
 from secateur.units import Channel, Head, Layer, Unit
 
@@ -80,7 +80,9 @@ def plan(
     """Decide what to remove, without touching the model; the arguments are those of `prune`."""
     call = _call(model, example, data)
     graph = analyze(model, call)
-    made, _ = _decide(model, graph, unit, criterion, budget, allocate, scope, data, loss, seed)
+    made, _ = _decide(
+        model, graph, call, unit, criterion, budget, allocate, scope, data, loss, seed
+    )
     return replace(made, example=call)
 
 
@@ -175,7 +177,7 @@ def prune_(
         graph = analyze(model, call, also_frozen=frozen)
         traced = perf_counter()
         chosen, notes = _decide(
-            model, graph, unit, criterion, budget, allocate, scope, data, loss, seed
+            model, graph, call, unit, criterion, budget, allocate, scope, data, loss, seed
         )
         planned = perf_counter()
         clock = _Clock(model, _original, call) if latency else None
@@ -257,10 +259,10 @@ def _call(model: nn.Module, example: Any, data: Iterable[Any] | None) -> Call:
 
 
 def _decide(
-    model: nn.Module, graph: Graph, unit: Any, criterion: Any, budget: Budget | None, allocate: str,
-    scope: Any, data: Iterable[Any] | None, loss: Any, seed: int,
+    model: nn.Module, graph: Graph, call: Call, unit: Any, criterion: Any, budget: Budget | None,
+    allocate: str, scope: Any, data: Iterable[Any] | None, loss: Any, seed: int,
 ) -> tuple[Plan, tuple[str, ...]]:  # fmt: skip
-    gather = None if data is None else partial(mean_over_batches, model, data, loss=loss)
+    gather = Gather(model, call, data, loss, seed)
     return decide(
         model, graph, unit=unit, criterion=criterion, budget=budget or Sparsity(0.5), how=allocate,
         scope=Scope.of(scope), gather=gather, seed=seed,

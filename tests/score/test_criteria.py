@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping
-from functools import partial
 from typing import Any
 
 import pytest
@@ -14,7 +13,7 @@ from torch import Tensor, nn
 from secateur.core.errors import InputError, RecipeError
 from secateur.core.layout import Concat, Fixed, Layout, Leaf, Product
 from secateur.core.site import Role, Site, Slice
-from secateur.measure.gradients import mean_over_batches
+from secateur.measure.stats import Gather
 from secateur.score import Criterion, Facts, criteria, criterion, resolve, scores
 
 H, C, HEADS, DIM = Leaf("h", 3), Leaf("c", 4), Leaf("heads", 2), Leaf("dim", 3)
@@ -190,7 +189,7 @@ def test_taylor_takes_the_mean_last(
             expected[where.name] += last(signed) / 3
         block += last(sum(p.sum() for n, p in products.items() if n.startswith("rnn."))) / 3
     net.zero_grad()
-    gather = partial(mean_over_batches, net, batches())
+    gather = Gather(net, None, batches())
     found = scores(name, [*SITES, BLOCK], Facts.of(net), gather)
     for where in SITES:
         torch.testing.assert_close(found[where.name], expected[where.name], rtol=1e-4, atol=1e-8)
@@ -202,7 +201,7 @@ def test_taylor_is_exact_where_the_loss_is_linear() -> None:
     net = nn.Linear(3, 4, bias=False)
     where = site(C, ("weight", 0, C, "out"))
     x = torch.randn(5, 3)
-    gather = partial(mean_over_batches, net, [x], loss=lambda model, batch: model(batch).sum())
+    gather = Gather(net, None, [x], loss=lambda model, batch: model(batch).sum())
     found = scores("taylor", [where], Facts.of(net), gather)["c"]
     full = net(x).sum()
     for k in range(4):
@@ -213,14 +212,14 @@ def test_taylor_is_exact_where_the_loss_is_linear() -> None:
 
 
 def test_taylor_of_a_gate_is_the_same_from_both_of_its_sides(net: nn.Module) -> None:
-    gather = partial(mean_over_batches, net, batches())
+    gather = Gather(net, None, batches())
     norm = site(C, ("norm.weight", 0, C, "scale"), ("norm.bias", 0, C, "shift"))
     sides = [scores("taylor", [where], Facts.of(net), gather)["c"] for where in (CONV, norm)]
     torch.testing.assert_close(sides[0], sides[1], rtol=1e-4, atol=1e-7)
 
 
 def test_only_taylor_scores_are_in_one_unit_for_all_sites(net: nn.Module) -> None:
-    gather = partial(mean_over_batches, net, batches())
+    gather = Gather(net, None, batches())
     found = {name: scores(name, SITES, Facts.of(net), gather).comparable for name in NAMES}
     assert {name for name, comparable in found.items() if comparable} == {
         "taylor",
@@ -314,7 +313,7 @@ def test_a_user_s_function_may_ask_for_gradients(net: nn.Module) -> None:
         return where.pool(facts.gradients, lambda _, g: g.square(), {"out"})
 
     fisher.needs = "gradients"  # type: ignore[attr-defined]
-    found = scores(fisher, SITES, Facts.of(net), partial(mean_over_batches, net, batches()))
+    found = scores(fisher, SITES, Facts.of(net), Gather(net, None, batches()))
     assert all(bool((found[where.name] > 0).all()) for where in SITES)
 
 

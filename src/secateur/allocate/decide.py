@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from torch import nn
 
-from secateur.allocate.allocation import Allocation, allocate
+from secateur.allocate.allocation import allocate
+from secateur.allocate.problem import Allocation
 from secateur.core.budget import Budget
 from secateur.core.errors import RecipeError
 from secateur.core.plan import Choice, Plan, Reason, fingerprint
@@ -16,7 +18,8 @@ from secateur.core.scope import Scope
 from secateur.core.site import Site
 from secateur.graph.graph import Graph
 from secateur.measure.cost import Cost
-from secateur.score import Facts, scores
+from secateur.measure.stats import Gather
+from secateur.score import Facts, resolve, scores
 from secateur.score.criterion import Score
 from secateur.units import Unit, sites
 
@@ -30,7 +33,7 @@ def decide(
     budget: Budget,
     how: str,
     scope: Scope | None = None,
-    gather: Callable[..., Mapping[str, object]] | None = None,
+    gather: Gather | None = None,
     seed: int = 0,
 ) -> tuple[Plan, tuple[str, ...]]:
     """Find sites, score them, allocate under the budget; returns the plan and notes for the report.
@@ -42,9 +45,11 @@ def decide(
     places = sites(graph, unit, scope, model)
     if not places:
         raise _nothing(graph)
-    facts = Facts.of(model, seed=seed)
-    scored = scores(criterion, places, facts, gather)  # type: ignore[arg-type]
     cost = Cost(graph, model)
+    facts = Facts.of(model, seed=seed)
+    if "costs" in resolve(criterion).needs:
+        facts = replace(facts, costs={site.name: cost.index(site) for site in places})
+    scored = scores(criterion, places, facts, gather)
     chosen = allocate(places, graph.ties, scored, cost, budget, how)
     return build_plan(model, graph, places, chosen), (*facts.notes, *chosen.notes)
 

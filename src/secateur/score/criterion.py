@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -12,18 +12,43 @@ from torch import Tensor, nn
 from secateur.core.errors import RecipeError
 from secateur.core.registry import Registry, wears
 from secateur.core.site import Site
+from secateur.measure.cost import Amounts
+from secateur.measure.stats_grams import GramFacts
+from secateur.measure.stats_inputs import InputFacts
 
-Needs = Literal["gradients"]
+NEEDS: Mapping[str, str] = {
+    "gradients": "gradients",
+    "sample_gradients": "gradients of single samples",
+    "mean_gradients": "the mean gradient",
+    "hessian_gradient": "products of the Hessian",
+    "hessian_weights": "products of the Hessian",
+    "paths": "an example",
+    "inputs": "statistics of layers' inputs",
+    "grams": "Gram matrices of layers' inputs",
+    "features": "feature maps",
+    "costs": "what an index costs",
+}
+"""What a criterion may ask for, by the name of the field of `Facts`, in words."""
 
 
 @dataclass(frozen=True)
 class Facts:
-    """What a criterion may look at.
+    """What a criterion may look at; what it does not declare in `needs` is None.
 
     tensors: every parameter and buffer by name (no copies). buffers: which of these are buffers.
-    gradients: by parameter name, those of one batch, and only for criteria that declare
-    `needs="gradients"`. seed: for criteria that draw. notes: sentences for the report, which a
-    criterion may append to.
+    seed: for criteria that draw. notes: sentences for the report, which a criterion may append to.
+
+    Of one batch (the criterion is called once a batch, and its scores are averaged):
+    gradients: of the loss, by parameter. hessian_weights: the batch's Hessian times all weights.
+    hessian_gradient: the batch's Hessian times the gradient of all data. features: the inputs of
+    linear operations by weight, `[samples, channels, *space]`.
+
+    Of one sample (the criterion is called once a sample): sample_gradients: of its loss.
+
+    Of all data: mean_gradients: of the loss. inputs, grams: what the weights of linear operations
+    read (`InputFacts`, `GramFacts`). Without data: paths: gradient of the sum of outputs of the
+    model with absolute weights on ones (`secateur.measure.stats_paths`), float64. costs: what one
+    removed index of a site saves, by site.
     """
 
     tensors: Mapping[str, Tensor]
@@ -31,6 +56,29 @@ class Facts:
     gradients: Mapping[str, Tensor] | None = None
     seed: int = 0
     notes: list[str] = field(default_factory=list)
+    sample_gradients: Mapping[str, Tensor] | None = None
+    mean_gradients: Mapping[str, Tensor] | None = None
+    hessian_gradient: Mapping[str, Tensor] | None = None
+    hessian_weights: Mapping[str, Tensor] | None = None
+    paths: Mapping[str, Tensor] | None = None
+    inputs: Mapping[str, InputFacts] | None = None
+    grams: Mapping[str, GramFacts] | None = None
+    features: Mapping[str, Tensor] | None = None
+    costs: Mapping[str, Amounts] | None = None
+
+    def get(self, need: str) -> Any:
+        """The field of that name; an error where it was not gathered.
+
+        Raises:
+            RecipeError: The criterion did not declare it, or there is no data.
+        """
+        found = getattr(self, need)
+        if found is None:
+            raise RecipeError(
+                f"this criterion needs {NEEDS[need]}, which were not gathered",
+                hint=f"declare needs={need!r} and give data, or use a criterion such as 'l1'",
+            )
+        return found
 
     @classmethod
     def of(cls, model: nn.Module, *, seed: int = 0) -> Facts:
@@ -61,21 +109,27 @@ class Score(Protocol):
         ...
 
 
+Combine = Callable[[Site, Facts, Sequence[Tensor]], Tensor]
+
+
 @dataclass(frozen=True)
 class Criterion:
     """A scoring function with what is known about it.
 
-    needs: "gradients" when `function` wants `facts.gradients`; it is then called once a batch and
-    its results are averaged over the batches. comparable: scores of different sites are in one
-    unit (a change of the loss), so that they must not be divided by their site's mean. paper:
-    where the method comes from.
+    needs: the fields of `Facts` that `function` wants filled (see there for when it is called how
+    often). comparable: scores of different sites are in one unit (a change of the loss), so that
+    they must not be divided by their site's mean. paper: where the method comes from. parts,
+    combine: for a combination: criteria that are scored each by itself, and what makes one score
+    of theirs, `(site, facts, parts' scores) -> Tensor[n]`.
     """
 
     name: str
     function: Score
-    needs: Needs | None = None
+    needs: frozenset[str] = frozenset()
     comparable: bool = False
     paper: str = ""
+    parts: tuple[Criterion, ...] = ()
+    combine: Combine | None = None
 
     def __post_init__(self) -> None:
         """Show the function's own documentation."""
@@ -90,7 +144,10 @@ criteria: Registry[Any] = Registry("criterion")
 
 
 def criterion(
-    *names: str, needs: Needs | None = None, comparable: bool = False, paper: str = ""
+    *names: str,
+    needs: str | Iterable[str] | None = None,
+    comparable: bool = False,
+    paper: str = "",
 ) -> Callable[[Score], Criterion]:
     """Decorator: register a scoring function under one or more names.
 
@@ -104,11 +161,10 @@ def criterion(
     Raises:
         RecipeError: a name is taken, or `needs` is unknown.
     """
-    if needs not in (None, "gradients"):
-        raise RecipeError(f"needs={needs!r} is unknown", hint="needs is None or 'gradients'")
+    wanted = _needs(needs)
 
     def register(function: Score) -> Criterion:
-        made = Criterion(names[0] if names else "", function, needs, comparable, paper)
+        made = Criterion(names[0] if names else "", function, wanted, comparable, paper)
         criteria.add(*names)(made)
         return made
 
@@ -124,8 +180,18 @@ def resolve(given: str | Score) -> Criterion:
     if isinstance(found, Criterion):
         return found
     name = getattr(found, "__name__", type(found).__name__)
-    needs, comparable = getattr(found, "needs", None), getattr(found, "comparable", False)
+    needs, comparable = _needs(getattr(found, "needs", None)), getattr(found, "comparable", False)
     return Criterion(name, found, needs, comparable)
+
+
+def _needs(given: str | Iterable[str] | None) -> frozenset[str]:
+    """Needs as a set of known names."""
+    names = frozenset([given] if isinstance(given, str) else given or ())
+    if names - NEEDS.keys():
+        raise RecipeError(
+            f"needs={given!r} is unknown", hint=f"needs holds some of: {', '.join(NEEDS)}"
+        )
+    return names
 
 
 def accumulator(tensor: Tensor) -> Tensor:

@@ -2,17 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from secateur.core.errors import InputError, RecipeError
 from secateur.core.site import Site
-from secateur.score.criterion import Criterion, Facts, Score, resolve
+from secateur.measure.stats import Visit
+from secateur.score.criterion import NEEDS, Criterion, Facts, Score, resolve
 
-Visit = Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]]
+_ONCE = frozenset({"mean_gradients", "paths", "inputs", "grams"})
+_TOGETHER = (
+    frozenset({"gradients", "hessian_gradient", "hessian_weights"}),
+    frozenset({"sample_gradients"}),
+    frozenset({"features"}),
+)
+
+
+class Source(Protocol):
+    """Where facts come from: `secateur.measure.stats.Gather`, or made-up ones for tests."""
+
+    def can(self, need: str) -> bool:
+        """Whether a need can be served."""
+        ...
+
+    def once(self, needs: Collection[str], weights: Collection[str]) -> dict[str, Any]:
+        """Facts of all data by need; weights: consumers of which statistics are wanted."""
+        ...
+
+    def mean(self, needs: Collection[str], visit: Visit) -> Mapping[str, Tensor]:
+        """The mean of `visit(facts by need)` over batches or samples."""
+        ...
 
 
 class Scores(dict[str, Tensor]):
@@ -25,7 +48,7 @@ def scores(
     given: str | Score,
     sites: Iterable[Site],
     facts: Facts,
-    gather: Callable[[Visit], Mapping[str, Tensor]] | None = None,
+    gather: Source | None = None,
 ) -> Scores:
     """Score every site: name -> Tensor `[n]` on the CPU, float32 or float64, all finite.
 
@@ -36,32 +59,60 @@ def scores(
         >>> scores("l2", [site], Facts({"fc.weight": torch.tensor([[3.0, 4.0], [0.0, 1.0]])}))
         {'fc': tensor([5., 1.])}
 
-    gather: for criteria that need gradients. It is given a function from one batch's gradients to
-    a mapping of vectors, and returns the mean of these over the batches
-    (`secateur.measure.gradients.mean_over_batches` with its first arguments filled in).
+    gather: for criteria that need more than the model's tensors; usually
+    `secateur.measure.stats.Gather(model, call, batches)`.
 
     Raises:
-        RecipeError: the criterion needs gradients and there is no `gather`.
+        RecipeError: the criterion needs data and there is none.
         InputError: a score has the wrong shape or is not finite; the message names the tensor.
     """
     used, listed = resolve(given), list(sites)
-    if used.needs is None:
-        raw: Mapping[str, Tensor] = {site.name: used(site, facts) for site in listed}
-    elif gather is None:
-        raise RecipeError(
-            f"the criterion {used.name!r} needs gradients, and there is no data",
-            hint="give data=[(inputs, targets), …], or use a criterion such as 'l1'",
-        )
+    if used.combine is not None:
+        parts = [scores(part, listed, facts, gather) for part in used.parts]
+        raw: Mapping[str, Tensor] = {
+            site.name: used.combine(site, facts, [part[site.name] for part in parts])
+            for site in listed
+        }
     else:
-
-        def visit(gradients: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-            batch = replace(facts, gradients=gradients)
-            return {site.name: used(site, batch) for site in listed}
-
-        raw = gather(visit)
+        raw = _raw(used, listed, facts, gather)
     found = Scores({site.name: _checked(used, site, raw[site.name], facts) for site in listed})
     found.comparable = used.comparable
     return found
+
+
+def _raw(
+    used: Criterion, sites: Sequence[Site], facts: Facts, gather: Source | None
+) -> Mapping[str, Tensor]:
+    needs = {need for need in used.needs if getattr(facts, need) is None}
+    for need in sorted(needs):
+        if need == "costs":
+            raise RecipeError(
+                f"the criterion {used.name!r} needs costs, and facts have none",
+                hint="sc.plan and sc.prune give them; scores() takes replace(facts, costs=…)",
+            )
+        if gather is None or not gather.can(need):
+            raise RecipeError(
+                f"the criterion {used.name!r} needs {NEEDS[need]}, and there is no data",
+                hint="give data=[(inputs, targets), …], or use a criterion such as 'l1'",
+            )
+    if gather is not None and needs & _ONCE:
+        weights = {part.tensor for site in sites for part in site.slices if part.role == "in"}
+        facts = replace(facts, **gather.once(needs & _ONCE, weights))
+    each = needs - _ONCE
+    if gather is None or not each:
+        return {site.name: used(site, facts) for site in sites}
+    if not any(each <= group for group in _TOGETHER):
+        raise RecipeError(
+            f"the criterion {used.name!r} needs {' and '.join(sorted(each))}, "
+            "which come at different times",
+            hint="write one criterion for each, and combine them by total(…)",
+        )
+
+    def visit(found: Mapping[str, Any]) -> dict[str, Tensor]:
+        batch = replace(facts, **found)
+        return {site.name: used(site, batch) for site in sites}
+
+    return gather.mean(each, visit)
 
 
 def _checked(used: Criterion, site: Site, score: object, facts: Facts) -> Tensor:

@@ -1,0 +1,72 @@
+"""What the gatherer serves, and what it refuses."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from secateur.core.errors import InputError
+from secateur.measure.stats import Gather, pieces, samples
+
+
+def net() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
+
+
+DATA = torch.arange(30.0).reshape(10, 3)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        [DATA],
+        [DATA[:4], DATA[4:]],
+        [(DATA, torch.zeros(10))],
+        [[DATA[:7], torch.zeros(7)], [DATA[7:], torch.zeros(3)], [DATA[:0], torch.zeros(0)]],
+        [{"input": DATA}],
+        iter([DATA[:5], DATA[5:]]),
+    ],
+    ids=["tensor", "tensors", "pair", "lists", "mapping", "iterator"],
+)
+def test_all_kinds_of_data_give_the_same(data: Any) -> None:
+    given = Gather(net(), None, data)
+    for _ in range(2):
+        found = given.once({"inputs"}, {"0.weight"})["inputs"]["0.weight"]
+        assert found.count == 10
+        assert found.mean[0].tolist() == pytest.approx(DATA.double().mean(0).tolist())
+    gram = given.once({"grams"}, {"0.weight"})["grams"]["0.weight"]
+    assert gram.count == 10
+    torch.testing.assert_close(gram.gram[0], DATA.double().T.cov(correction=0))
+
+
+def test_statistics_are_of_wanted_weights_only() -> None:
+    found = Gather(net(), None, [DATA]).once({"inputs", "grams"}, {"2.weight"})
+    assert set(found) == {"inputs", "grams"}
+    assert set(found["inputs"]) == set(found["grams"]) == {"2.weight"}
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ([], "no sample"),
+        ([DATA[:0]], "no sample"),
+        ([DATA, DATA * float("nan")], "batch 1 of the data holds values that are not finite"),
+        (None, "no data"),
+    ],
+)
+def test_data_without_use_is_refused(data: Any, message: str) -> None:
+    for need in ("inputs", "grams"):
+        with pytest.raises(InputError, match=message):
+            Gather(net(), None, data).once({need}, {"0.weight"})[need]["0.weight"]
+
+
+def test_pieces_split_only_what_agrees() -> None:
+    both = (torch.zeros(5, 2), {"y": torch.zeros(5)})
+    assert [samples(part) for part in pieces(both, 2)] == [2, 2, 1]
+    odd = (torch.zeros(5, 2), torch.zeros(3))
+    assert [part is odd for part in pieces(odd, 1)] == [True]
+    assert samples((torch.zeros(()),)) is None and samples(()) is None
