@@ -45,7 +45,7 @@ def own_tensor(module: nn.Module, name: str) -> Tensor | None:
     """
     held = [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]
     own = dict(held)
-    for key in (name, f"{name}_v", f"{name}_orig"):
+    for key in (name, f"{name}_orig", f"{name}_v"):  # spectral norm has both: its v is a buffer
         if key in own:
             return own[key]
     lists = module._modules.get("parametrizations")
