@@ -112,6 +112,8 @@ def calibration(
 def batch_call(model: nn.Module, batch: Any) -> Call:
     """The call for a loader's batch: of `(x, lengths, labels)` a forward of two arguments gets two.
 
+    Of `([a, b], labels)` a forward of two arguments gets `a` and `b`, another one the list.
+
     Example:
         >>> batch_call(nn.Linear(2, 1), (torch.zeros(3, 2), torch.zeros(3))).args[0].shape
         torch.Size([3, 2])
@@ -121,7 +123,20 @@ def batch_call(model: nn.Module, batch: Any) -> Call:
     if isinstance(batch, (tuple, list)) and batch and isinstance(batch[0], Tensor):
         wanted = max(1, _required(model))
         return as_call(model, tuple(batch[:wanted]))
+    if isinstance(batch, (tuple, list)) and len(batch) > 1 and _is_many(batch[0]):
+        many = batch[0]
+        return as_call(model, Call(tuple(many) if len(many) == _required(model) else (many,), {}))
     return as_call(model, list(batch) if isinstance(batch, tuple) else batch)
+
+
+def first_sample(call: Call) -> Call:
+    """A call with its first sample only; the whole call where it cannot be split.
+
+    Example:
+        >>> first_sample(Call((torch.zeros(8, 3),), {})).args[0].shape
+        torch.Size([1, 3])
+    """
+    return _split(call, 1, 1)[0] if _samples(call) > 1 else call
 
 
 def _required(model: nn.Module) -> int:
@@ -147,6 +162,15 @@ def _accepted(model: nn.Module, batch: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in batch.items() if key in parameters} or dict(batch)
 
 
+def _is_many(item: Any) -> bool:
+    """Whether this is several tensors that are the inputs together."""
+    return (
+        isinstance(item, (list, tuple))
+        and len(item) > 1
+        and all(isinstance(part, Tensor) for part in item)
+    )
+
+
 def _is_pair(data: Any) -> bool:
     """Whether data is one `(inputs, targets)` pair rather than a sequence of batches."""
     return (
@@ -164,14 +188,22 @@ def _length(batch: Any) -> int:
 
 
 def _samples(call: Call) -> int:
-    """The first dimension of the inputs where all agree; else 1 (the batch cannot be split)."""
+    """The first dimension of the inputs where all agree; else 1 (the batch cannot be split).
+
+    Of inputs inside lists or tuples nobody knows: a list of sequences, or recurrent states.
+    """
+    if not all(
+        isinstance(value, Tensor) or not any(True for _ in tensors_in(value))
+        for value in [*call.args, *call.kwargs.values()]
+    ):
+        return 1
     sizes = {t.shape[0] if t.dim() else None for t in tensors_in((call.args, dict(call.kwargs)))}
     size = sizes.pop()
     return 1 if sizes or size is None else size
 
 
 def _split(call: Call, size: int, chunk: int) -> list[Call]:
-    if size <= 1:
+    if _samples(call) <= 1:
         return [call]
     return [
         Call(
@@ -183,4 +215,4 @@ def _split(call: Call, size: int, chunk: int) -> list[Call]:
     ]
 
 
-__all__ = ["Calibration", "batch_call", "calibration", "take"]
+__all__ = ["Calibration", "batch_call", "calibration", "first_sample", "take"]

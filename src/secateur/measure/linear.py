@@ -9,7 +9,7 @@ gate of a recurrent layer all give `inputs [groups, n, k]`, `outputs [n, out]` a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -29,7 +29,8 @@ class Spec:
 
     weight, bias: names of parameters. rows: the weight's rows that are used (the key rows of a
     packed attention projection), or None for all. kind: "dense" ([out, in]), "flipped" ([in, out]),
-    "conv" or "transposed". The rest describes a convolution.
+    "conv" or "transposed". bias_rows: the part of the bias that is used, or None for all. The rest
+    describes a convolution.
     """
 
     weight: str
@@ -42,6 +43,7 @@ class Spec:
     padding: tuple[int, ...] = ()
     dilation: tuple[int, ...] = ()
     output_padding: tuple[int, ...] = ()
+    bias_rows: tuple[int, int] | None = None
 
     @property
     def taps(self) -> int:
@@ -172,8 +174,8 @@ class Use:
         matrix = spec.matrix(weight)[0]
         if self.left:
             return matrix @ self.x if bias is None else matrix @ self.x + bias[:, None]
-        if bias is not None and spec.rows is not None:
-            bias = bias[slice(*spec.rows)]
+        if bias is not None and spec.bias_rows is not None:
+            bias = bias[slice(*spec.bias_rows)]
         return nn.functional.linear(self.x, matrix, bias)
 
 
@@ -182,21 +184,36 @@ class Parameters:
 
     def __init__(self, model: nn.Module) -> None:
         self.tensors: dict[str, Tensor] = {}
-        self._by_storage: dict[int, str] = {}
+        self._by_storage: dict[int, list[str]] = {}
         for name, tensor in named_tensors(model):
             if isinstance(tensor, nn.Parameter) and tensor.numel() and tensor.is_floating_point():
                 self.tensors[name] = tensor
-                self._by_storage.setdefault(tensor.untyped_storage().data_ptr(), name)
+                self._by_storage.setdefault(_storage(tensor), []).append(name)
 
     def name(self, operand: Any) -> str | None:
         """The name of the parameter whose memory an operand shares."""
         if not isinstance(operand, Tensor) or operand.layout != torch.strided:
             return None
-        return self._by_storage.get(operand.untyped_storage().data_ptr())
+        for name in self._by_storage.get(_storage(operand), ()):
+            whole = self.tensors[
+                name
+            ]  # one of many in one storage, as cuDNN keeps recurrent layers
+            start = operand.storage_offset() - whole.storage_offset()
+            if 0 <= start < _extent(whole):
+                return name
+        return None
 
-    def use(self, func: Any, args: Sequence[Any], out: Any) -> Use | None:
-        """The linear operation that was executed, or None if it is none of a plain parameter."""
+    def use(
+        self, func: Any, args: Sequence[Any], out: Any, kwargs: Mapping[str, Any] | None = None
+    ) -> Use | None:
+        """The linear operation that was executed, or None if it is none of a plain parameter.
+
+        A product that is scaled (`alpha`, `beta`), or to which something else than a plain bias is
+        added, is none.
+        """
         packet = func._overloadpacket
+        if kwargs and any(kwargs.get(key, 1) != 1 for key in ("alpha", "beta")):
+            return None
         if packet in _CONVOLUTIONS:
             return self._convolution(args, out)
         if packet is _aten.addmm:
@@ -212,7 +229,10 @@ class Parameters:
     def _convolution(self, args: Sequence[Any], out: Tensor) -> Use | None:
         x, weight, bias, stride, padding, dilation, transposed, extra, groups = args[:9]
         name = self.name(weight)
-        if name is None or weight.shape != self.tensors[name].shape or x.dim() != weight.dim():
+        if name is None or not _same(weight, self.tensors[name]) or x.dim() != weight.dim():
+            return None
+        added = self._bias(bias, out.shape[1])
+        if added is None:
             return None
         n = weight.dim() - 2
         steps, pads, spread, more = (
@@ -220,19 +240,38 @@ class Parameters:
         )
         kind = "transposed" if transposed else "conv"
         kernel = tuple(int(k) for k in weight.shape[2:])
-        spec = Spec(name, self.name(bias), kind, None, groups, kernel, steps, pads, spread, more)
+        spec = Spec(name, added[0], kind, None, groups, kernel, steps, pads, spread, more, added[1])
         return Use(spec, x, out)
 
     def _product(self, first: Tensor, second: Tensor, bias: Any, out: Tensor) -> Use | None:
-        name = self.name(second)
-        if name is not None:
-            spec = self._dense(name, second.t(), self.name(bias))
+        name, other = self.name(second), self.name(first)
+        if name is not None and other is None:
+            added = self._bias(bias, out.shape[-1])
+            spec = None if added is None else self._dense(name, second.t(), *added)
             return None if spec is None else Use(spec, first, out)
-        name = self.name(first)
-        spec = None if name is None else self._dense(name, first, None)
-        return None if spec is None or bias is not None else Use(spec, second, out, left=True)
+        if other is None or name is not None or bias is not None:
+            return None
+        spec = self._dense(other, first)
+        return None if spec is None else Use(spec, second, out, left=True)
 
-    def _dense(self, name: str, used: Tensor, bias: str | None) -> Spec | None:
+    def _bias(self, bias: Any, size: int) -> tuple[str | None, tuple[int, int] | None] | None:
+        """Name and rows of a bias; None where something else is added."""
+        if bias is None:
+            return None, None
+        name = self.name(bias)
+        if name is None or bias.dim() != 1 or len(bias) != size:
+            return None
+        whole = self.tensors[name]
+        if whole.dim() != 1 or bias.stride() != whole.stride():
+            return None
+        if len(whole) == size:
+            return name, None
+        start = int((bias.storage_offset() - whole.storage_offset()) // max(1, whole.stride(0)))
+        return name, (start, start + size)
+
+    def _dense(
+        self, name: str, used: Tensor, bias: str | None = None, part: tuple[int, int] | None = None
+    ) -> Spec | None:
         """How `used` ([out, in]) lies in its parameter."""
         whole = self.tensors[name]
         if whole.dim() < 2 or prod(whole.shape[2:]) != 1:
@@ -241,13 +280,29 @@ class Parameters:
         start = used.storage_offset() - whole.storage_offset()
         stride = (whole.stride(0), whole.stride(1))
         if tuple(used.shape) == (out, inside) and used.stride() == stride and start == 0:
-            return Spec(name, bias, "dense")
+            return Spec(name, bias, "dense", bias_rows=part)
         if tuple(used.shape) == (inside, out) and used.stride() == stride[::-1] and start == 0:
-            return Spec(name, bias, "flipped")
+            return Spec(name, bias, "flipped", bias_rows=part)
         if used.shape[1] == inside and used.stride() == stride and start % stride[0] == 0:
             first = int(start // stride[0])
-            return Spec(name, bias, "dense", (first, first + int(used.shape[0])))
+            rows = (first, first + int(used.shape[0]))
+            return Spec(name, bias, "dense", rows, bias_rows=part)
         return None
+
+
+def _storage(tensor: Tensor) -> int:
+    return tensor.untyped_storage().data_ptr()
+
+
+def _extent(tensor: Tensor) -> int:
+    """How many elements of its storage a tensor spans."""
+    return 1 + sum((n - 1) * s for n, s in zip(tensor.shape, tensor.stride(), strict=True))
+
+
+def _same(a: Tensor, b: Tensor) -> bool:
+    """Whether two tensors of one storage are the same view of it."""
+    start = int(a.storage_offset()) == int(b.storage_offset())
+    return start and a.shape == b.shape and a.stride() == b.stride()
 
 
 def sample_rows(count: int, most: int, generator: torch.Generator) -> Tensor:
