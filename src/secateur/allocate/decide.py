@@ -3,55 +3,102 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from torch import nn
 
 from secateur.allocate.allocation import allocate
+from secateur.allocate.database import Database
 from secateur.allocate.problem import Allocation
 from secateur.core.budget import Budget
 from secateur.core.errors import RecipeError
 from secateur.core.plan import Choice, Plan, Reason, fingerprint
+from secateur.core.registry import did_you_mean
 from secateur.core.scope import Scope
 from secateur.core.site import Site
 from secateur.graph.graph import Graph
 from secateur.measure.cost import Cost
 from secateur.measure.stats import Gather
-from secateur.score import Facts, resolve, scores
+from secateur.score import Facts, Scores, resolve, scores
 from secateur.score.criterion import Score
 from secateur.units import Unit, sites
 
 
-def decide(
-    model: nn.Module,
-    graph: Graph,
-    *,
-    unit: Unit | Sequence[Unit],
-    criterion: str | Score,
-    budget: Budget,
-    how: str,
-    scope: Scope | None = None,
-    gather: Gather | None = None,
-    seed: int = 0,
-) -> tuple[Plan, tuple[str, ...]]:
-    """Find sites, score them, allocate under the budget; returns the plan and notes for the report.
+@dataclass(frozen=True)
+class Decider:
+    """Scored sites of a model, from which plans for any number of budgets are made.
 
-    Raises:
-        RecipeError: There is nothing to remove with this unit and scope.
-        InfeasibleBudget: The budget cannot be reached.
+    places: the sites. scored: their scores. notes: sentences about the scores.
     """
-    places = sites(graph, unit, scope, model)
-    if not places:
-        raise _nothing(graph)
-    cost = Cost(graph, model)
-    facts = Facts.of(model, seed=seed)
-    if "costs" in resolve(criterion).needs:
-        facts = replace(facts, costs={site.name: cost.index(site) for site in places})
-    scored = scores(criterion, places, facts, gather)
-    chosen = allocate(places, graph.ties, scored, cost, budget, how)
-    return build_plan(model, graph, places, chosen), (*facts.notes, *chosen.notes)
+
+    model: nn.Module
+    graph: Graph
+    places: Sequence[Site]
+    scored: Scores
+    cost: Cost
+    notes: tuple[str, ...] = ()
+
+    @classmethod
+    def prepare(
+        cls,
+        model: nn.Module,
+        graph: Graph,
+        *,
+        unit: Unit | Sequence[Unit],
+        criterion: str | Score,
+        scope: Scope | None = None,
+        gather: Gather | None = None,
+        seed: int = 0,
+    ) -> Decider:
+        """Find the sites and score them.
+
+        Raises:
+            RecipeError: There is nothing to remove with this unit and scope.
+        """
+        places = sites(graph, unit, scope, model)
+        if not places:
+            raise _nothing(graph)
+        cost = Cost(graph, model)
+        facts = Facts.of(model, seed=seed)
+        if "costs" in resolve(criterion).needs:
+            facts = replace(facts, costs={site.name: cost.index(site) for site in places})
+        scored = scores(criterion, places, facts, gather)
+        return cls(model, graph, places, scored, cost, tuple(facts.notes))
+
+    def plan(
+        self, budget: Budget, how: str, database: Database | None = None
+    ) -> tuple[Plan, tuple[str, ...]]:
+        """Allocate under a budget; returns the plan and notes for the report.
+
+        Raises:
+            InfeasibleBudget: The budget cannot be reached.
+        """
+        chosen = allocate(
+            self.places, self.graph.ties, self.scored, self.cost, budget, how, database=database
+        )
+        plan = build_plan(self.model, self.graph, self.places, chosen)
+        return plan, (*self.notes, *chosen.notes)
+
+    def keeping(self, counts: Mapping[str, int]) -> Plan:
+        """The plan in which the sites named keep that many of their best indices, others all.
+
+        Raises:
+            RecipeError: There is no such site, or a site cannot keep that many.
+        """
+        known = {site.name: site for site in self.places if site.module is None}
+        kept = {}
+        for name, count in counts.items():
+            if name not in known:
+                raise RecipeError(f"there is no site {name!r}", hint=did_you_mean(name, known))
+            if not 1 <= count <= known[name].n:
+                raise RecipeError(f"{name} cannot keep {count} of {known[name].n} indices")
+            order = self.scored[name].argsort(descending=True, stable=True)[:count]
+            kept[name] = order.sort().values.numpy()
+        before, after = self.cost.total({}), self.cost.total(counts)
+        chosen = Allocation(kept, (), before, after)
+        return build_plan(self.model, self.graph, self.places, chosen)
 
 
 def _nothing(graph: Graph) -> RecipeError:

@@ -16,11 +16,17 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from torch import nn
 
 from secateur import api
+from secateur.cli.data import FORMS as DATA
+from secateur.cli.data import load, numbers
 from secateur.cli.inputs import example
+from secateur.cli.journal import Journal, stamp
 from secateur.cli.spec import FORMS, build, library
+from secateur.core.attempt import Attempt
 from secateur.core.budget import parse_budget
 from secateur.core.errors import RecipeError, SecateurError
 from secateur.core.registry import did_you_mean
+from secateur.measure.metric import Accuracy, Loss
+from secateur.recover import Recalibrate, Reconstruct, Recover
 from secateur.report.tables import console, show
 from secateur.ship.files import PLAN, WEIGHTS, save
 from secateur.ship.weights import fit_weights, read_weights
@@ -43,6 +49,7 @@ Inputs = Annotated[
     typer.Option("--input", "-i", help="A shape, 1,3,224,224 or ids:int64=1,16; may be repeated."),
 ]
 Dtype = Annotated[str, typer.Option(help="Of inputs that do not name one.")]
+Data = Annotated[str | None, typer.Option(help=f"What to learn from and judge by: {DATA}.")]
 High = Annotated[int, typer.Option(help="Integer inputs are drawn from 0 up to below this.")]
 Weights = Annotated[
     Path | None, typer.Option(help="A state dict: .safetensors, .pt, .pth, .bin or .ckpt.")
@@ -111,40 +118,110 @@ def prune(
     spec: Spec,
     input: Inputs,
     budget: Annotated[
-        str, typer.Option("--budget", "-b", help="What may stay: 'macs 50%', 'params 1e6 & ...'.")
+        str,
+        typer.Option(
+            "--budget", "-b", help="'macs 50%', 'drop 1 & latency 60%', 'params 1e6', ..."
+        ),
     ],
     out: Annotated[Path, typer.Option("--out", "-o", help=f"The folder for {WEIGHTS} and {PLAN}.")],
+    data: Data = None,
     unit: Annotated[str, typer.Option(help="What goes: channel, head, layer.")] = "channel,head",
-    criterion: Annotated[str, typer.Option(help="How it is scored.")] = "magnitude",
-    allocate: Annotated[str, typer.Option(help="How much goes where.")] = "global",
+    criterion: Annotated[
+        str | None, typer.Option(help="How it is scored; depends on whether there is data.")
+    ] = None,
+    allocate: Annotated[
+        str | None, typer.Option(help="How much goes where; depends on whether there is data.")
+    ] = None,
+    recover: Annotated[
+        str | None, typer.Option(help="Repairs in order: reconstruct, recalibrate, or none.")
+    ] = None,
+    metric: Annotated[
+        str, typer.Option(help="Quality on labelled data: accuracy, loss, or auto.")
+    ] = "auto",
+    samples: Annotated[int, typer.Option(help="Samples that are learned from, at most.")] = 512,
+    batch: Annotated[int, typer.Option(help="Samples in a batch of data.")] = 64,
+    mean: Annotated[str, typer.Option(help="Subtracted from pixels: .485,.456,.406")] = "",
+    std: Annotated[str, typer.Option(help="Divides pixels: .229,.224,.225")] = "",
     multiple: Annotated[int, typer.Option(help="Channels stay in multiples of this.")] = 1,
+    seed: Annotated[int, typer.Option(help="For what is drawn.")] = 0,
     dtype: Dtype = "float32",
     high: High = 2,
     weights: Weights = None,
     latency: Annotated[bool, typer.Option(help="Time the model before and after.")] = True,
     as_json: Json = False,
 ) -> None:
-    """Cut a model to a budget, verify it, measure it, and save it."""
-    limit = parse_budget(budget)
-    units = _units(unit, multiple)
+    """Cut a model to a budget, repair it, verify it, measure it, and save it.
+
+    Interrupted, a second call with the same arguments goes on where the first one stopped.
+    """
+    arguments = {**locals(), "weights": stamp(weights)}
+    limit, units, steps = parse_budget(budget), _units(unit, multiple), _repairs(recover)
     call = example(input, dtype, high)
     with _doing("building"):
         model = _model(spec, weights)
-    with _doing("pruning"):
+    options: dict[str, Any] = {}
+    if data is not None:
+        with _doing("reading data"):
+            options = _data(data, call, samples, batch, metric, numbers(mean), numbers(std))
+    journal = Journal(out, {k: v for k, v in arguments.items() if k not in ("as_json", "out")})
+    if journal.note:
+        _say(journal.note)
+    with _doing("pruning") as say:
+
+        def tried(attempt: Attempt) -> None:
+            journal.add(attempt)
+            say(f"pruning: {len(journal.attempts)} tried, last {attempt.share:.0%}: {attempt.why}")
+
         result = api.prune(
-            model,
-            example=call,
-            unit=units,
-            criterion=criterion,
-            budget=limit,
-            allocate=allocate,
-            seed=0,
-            latency=latency,
-        )
+            model, call, unit=units, criterion=criterion, budget=limit, allocate=allocate,
+            recover=steps, samples=samples, seed=seed, latency=latency, on_trial=tried,
+            resume=tuple(journal.attempts), **options,
+        )  # fmt: skip
     with _doing("saving"):
         save(result, out)
+    journal.close()
     _print(result, as_json)
     _say(f"saved: {out / WEIGHTS} and {out / PLAN}")
+
+
+def _data(
+    where: str, call: Any, samples: int, batch: int, metric: str, mean: Any, std: Any
+) -> dict[str, Any]:
+    """What `--data` says to `prune`: one part is learned from, the other one judges."""
+    loaded = load(where, call, batch=batch, mean=mean or None, std=std or None)
+    if metric not in ("auto", "accuracy", "loss"):
+        raise RecipeError(
+            f"there is no metric {metric!r}", hint=did_you_mean(metric, ("accuracy", "loss"))
+        )
+    if not loaded.labelled:
+        if metric != "auto":
+            raise RecipeError(f"--metric {metric} needs labels, and {where} has none")
+        return {"data": loaded.batches}
+    learned, judged = loaded.split(samples)
+    kinds = {"accuracy": Accuracy, "loss": Loss}
+    kind = metric if metric != "auto" else ("accuracy" if _classes(judged.batches) else "loss")
+    return {"data": learned.batches, "evaluate": kinds[kind](judged.batches)}
+
+
+def _classes(batches: Any) -> bool:
+    """Whether labels are whole numbers, as those of classes are."""
+    first = next(iter(batches))
+    labels = first["labels"] if isinstance(first, dict) else first[-1]
+    return not labels.is_floating_point()
+
+
+def _repairs(text: str | None) -> list[Recover] | None:
+    kinds: dict[str, Callable[[], Recover]] = {
+        "reconstruct": Reconstruct,
+        "recalibrate": Recalibrate,
+    }
+    if text is None:
+        return None
+    names = [name.strip().lower() for name in text.split(",") if name.strip().lower() != "none"]
+    for name in names:
+        if name not in kinds:
+            raise RecipeError(f"there is no repair {name!r}", hint=did_you_mean(name, kinds))
+    return [kinds[name]() for name in names]
 
 
 def _model(spec: str, weights: Path | None) -> nn.Module:
@@ -184,10 +261,13 @@ def _say(message: str) -> None:
 
 
 @contextmanager
-def _doing(what: str) -> Iterator[None]:
-    """A spinner on stderr for as long as something takes; nothing where it is no terminal."""
+def _doing(what: str) -> Iterator[Callable[[str], None]]:
+    """A spinner on stderr for as long as something takes; nothing where it is no terminal.
+
+    Gives a function that changes what it says.
+    """
     err = console(sys.stderr)
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
     with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as progress:
-        progress.add_task(what, total=None)
-        yield
+        task = progress.add_task(what, total=None)
+        yield lambda text: progress.update(task, description=text)

@@ -7,8 +7,9 @@ from dataclasses import asdict, dataclass, field
 from math import hypot
 from typing import TYPE_CHECKING, Any
 
+from secateur.core.attempt import Attempt
 from secateur.core.inspection import Inspection
-from secateur.core.measured import Frozen, Latency, Measured, Verification, frozen_lines
+from secateur.core.measured import Comparison, Frozen, Latency, Measured, Verification, frozen_lines
 from secateur.core.page import Line, Page, Table, amount, change, plain, plural
 from secateur.core.plan import Plan, Reason
 
@@ -21,7 +22,9 @@ class Result:
     """What a prune gives back; `print(result)` shows what it did, and how that was proven.
 
     plan: the last one; plans: all that the model went through, first to last. frozen: why parts
-    stay. seconds: wall-clock time by stage.
+    stay. seconds: wall-clock time by stage. repairs: what each repair did. quality: before and
+    after, with its standard error and whose samples. search, attempts: how goals were met, in
+    sentences and in records.
 
     Example:
         >>> result = Result(None, Plan("f" * 64, {}), (), Measured(200, 4000, 800),
@@ -44,6 +47,10 @@ class Result:
     frozen: tuple[Reason | Frozen, ...] = ()
     seconds: Mapping[str, float] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    repairs: tuple[str, ...] = ()
+    quality: Comparison | None = None
+    search: tuple[str, ...] = ()
+    attempts: tuple[Attempt, ...] = ()
 
     @property
     def page(self) -> Page:
@@ -52,7 +59,9 @@ class Result:
         rounds = f" (prune number {len(self.plans)})" if len(self.plans) > 1 else ""
         items: list[Line | Table] = [Line(name + rounds, title=True), self._table()]
         items += self._latency_lines()
+        items += self._quality_lines()
         items += self._removed_lines()
+        items += [Line(text) for text in self.repairs]
         items += self.verification.lines
         items += frozen_lines(Frozen.group(self.frozen), "place")
         items += [Line(f"note: {note}", "warn") for note in self.notes]
@@ -84,6 +93,10 @@ class Result:
             "prunes": max(1, len(self.plans)),
             "seconds": dict(self.seconds),
             "notes": list(self.notes),
+            "repairs": list(self.repairs),
+            "quality": None if self.quality is None else asdict(self.quality),
+            "search": list(self.search),
+            "attempts": [attempt.to_dict() for attempt in self.attempts],
         }
 
     def _table(self) -> Table:
@@ -98,6 +111,9 @@ class Result:
             first, second = old.latency, new.latency
             moved = change(first.median_ms, second.median_ms)
             rows.append(("latency", str(first), str(second), moved))
+        if old.peak is not None and new.peak is not None:
+            moved = change(old.peak, new.peak)
+            rows.append(("peak memory", amount(old.peak, "B"), amount(new.peak, "B"), moved))
         if old.quality is not None and new.quality is not None:
             difference = f"{new.quality - old.quality:+.4g}"
             rows.append(("quality", f"{old.quality:.4g}", f"{new.quality:.4g}", difference))
@@ -116,6 +132,11 @@ class Result:
         else:
             verdict = f"slower: {new.median_ms / old.median_ms:.2f} times as long"
         return [Line(f"latency: measured here, {new.conditions}; {verdict}")]
+
+    def _quality_lines(self) -> list[Line]:
+        """The quality with its error, what was searched, and what weakens the claim."""
+        lines = [] if self.quality is None else [Line(f"quality: {self.quality}")]
+        return lines + [Line(text) for text in self.search]
 
     def _removed_lines(self) -> list[Line]:
         totals: dict[str, list[int]] = {}

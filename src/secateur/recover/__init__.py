@@ -3,6 +3,6 @@
 from secateur.recover.job import Job, Recover
 from secateur.recover.recalibrate import Recalibrate
 from secateur.recover.reconstruct import Reconstruct
-from secateur.recover.run import repair
+from secateur.recover.run import check_steps, repair
 
-__all__ = ["Job", "Recalibrate", "Reconstruct", "Recover", "repair"]
+__all__ = ["Job", "Recalibrate", "Reconstruct", "Recover", "check_steps", "repair"]

@@ -21,7 +21,8 @@ def distance(dense: Sequence[Sequence[Tensor]], other: Sequence[Sequence[Tensor]
     """Mean squared difference relative to the variance of the dense outputs; infinite for NaN.
 
     Outputs that look like scores of classes (`[n, c]`, or `[n, t, c]` for tokens) are compared as
-    log-probabilities, which is how they will be used. Recurrent states that got narrower do not count.
+    log-probabilities, which is how they will be used. Recurrent states that got narrower are left
+    out.
 
     Example:
         >>> distance([[torch.tensor([[1.0, 2.0]])]], [[torch.tensor([[2.0, 3.0]])]])

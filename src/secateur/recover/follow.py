@@ -24,7 +24,7 @@ _aten = torch.ops.aten
 _CONVOLUTIONS = {_aten.convolution, _aten._convolution}
 _VIEWS = {
     _aten.view, _aten._unsafe_view, _aten.reshape, _aten._reshape_alias, _aten.unsqueeze,
-    _aten.squeeze, _aten.expand, _aten.flatten, _aten.unflatten,
+    _aten.squeeze, _aten.flatten, _aten.unflatten,
 }  # fmt: skip
 _COPIES = {_aten.clone, _aten.contiguous, _aten.alias, _aten.detach, _aten._to_copy, _aten.dropout}
 _NORMS = {
@@ -38,6 +38,28 @@ Slot = tuple[str, int]
 """A weight's name, and the number of the part of it that is used (0 but for packed weights)."""
 
 
+@dataclass(frozen=True)
+class Shift:
+    """A tensor that can take a bias `b` of what a step gets along `dim`, by adding `sign * b`."""
+
+    tensor: Tensor
+    sign: float
+    dim: int
+
+
+@dataclass(frozen=True)
+class Affine:
+    """What an affine step does.
+
+    back: takes a change of its result back to its source. shift: see `Shift`. plain: the elements
+    stay what they are, in the same order.
+    """
+
+    back: Callable[[Tensor], Tensor]
+    shift: Shift | None = None
+    plain: bool = False
+
+
 @dataclass
 class Step:
     """One recorded operation of a chain: how to do it again, and how to take a change back."""
@@ -47,8 +69,7 @@ class Step:
     kwargs: Mapping[str, Any]
     source: Tensor
     result: Tensor
-    back: Callable[[Tensor], Tensor]
-    mean: Tensor | None = None  # running mean of a batch normalisation, which can take a bias
+    how: Affine
 
     def again(self) -> None:
         """Bring the result up to date with the source."""
@@ -74,9 +95,23 @@ class Pending:
         return self.chain[-1].result if self.chain else self.use.out
 
     @property
-    def mean(self) -> Tensor | None:
-        """The running mean of a batch normalisation that follows the operation directly."""
-        return self.chain[0].mean if self.chain else None
+    def shift(self) -> Shift | None:
+        """What can take a bias of the operation: a bias added on its own, or a running mean."""
+        kernel, width = bool(self.use.spec.kernel), self.use.out.shape[self._channels(self.use.out)]
+        if self.use.left:
+            return None
+        for step in self.chain:
+            found = step.how.shift
+            if found is not None:
+                fits = found.dim == self._channels(step.source) and len(found.tensor) == width
+                return found if fits and step.source.shape[found.dim] == width else None
+            same = step.result.shape == step.source.shape
+            if not step.how.plain or not (same or (not kernel and step.result.shape[-1] == width)):
+                return None
+        return None
+
+    def _channels(self, tensor: Tensor) -> int:
+        return 1 if self.use.spec.kernel else tensor.dim() - 1
 
     def other_branch(self) -> Tensor | None:
         """What the sum's other branch is in units of the operation's own output."""
@@ -84,7 +119,7 @@ class Pending:
             return None
         value = self.other
         for step in reversed(self.chain):
-            value = step.back(value)
+            value = step.how.back(value)
         return value
 
     def refresh(self, weight: Tensor, bias: Tensor | None) -> None:
@@ -133,7 +168,7 @@ class Follow(TorchDispatchMode):
         if pending is not None:
             self._extend(pending, func, args, kwargs, out)
             return out
-        use = self.parameters.use(func, args, out)
+        use = self.parameters.use(func, args, out, kwargs)
         slot = None if use is None else self._slot(use)
         if use is not None and slot is not None and (self.wanted is None or slot in self.wanted):
             number = self._calls.get(slot, 0)
@@ -156,18 +191,18 @@ class Follow(TorchDispatchMode):
         met = [self._open[id(t)] for t in flat if id(t) in self._open]
         if not met:
             return None
-        if len(met) == 1 and met[0].last is flat[0]:
-            pending = met[0]
-            if _step(func, args, self.parameters) is not None:
-                return pending
+        if len(met) == 1 and _step(func, args, self.parameters, met[0].last) is not None:
+            return met[0]
         for pending in {id(p): p for p in met}.values():
-            pending.other = self._other(func, args, pending)
+            pending.other = self._other(func, args, kwargs, pending)
             self._close(pending)
         return None
 
-    def _other(self, func: Any, args: Any, pending: Pending) -> Tensor | None:
+    def _other(self, func: Any, args: Any, kwargs: Any, pending: Pending) -> Tensor | None:
         """The other operand of a sum; None where this is not a plain sum of equals."""
         if func._overloadpacket not in (_aten.add, _aten.add_) or len(args) < 2:
+            return None
+        if kwargs.get("alpha", 1) != 1:
             return None
         first, second = args[:2]
         if not (isinstance(first, Tensor) and isinstance(second, Tensor)):
@@ -178,10 +213,9 @@ class Follow(TorchDispatchMode):
 
     def _extend(self, pending: Pending, func: Any, args: Any, kwargs: Any, out: Any) -> None:
         result = out[0] if isinstance(out, (tuple, list)) else out
-        step = _step(func, args, self.parameters)
-        assert step is not None  # _meet has asked
-        back, mean = step
-        pending.chain.append(Step(func, args, kwargs, pending.last, result, back, mean))
+        how = _step(func, args, self.parameters, pending.last)
+        assert how is not None  # _meet has asked
+        pending.chain.append(Step(func, args, kwargs, pending.last, result, how))
         self._open[id(result)] = pending
 
     def _close(self, pending: Pending) -> None:
@@ -190,38 +224,34 @@ class Follow(TorchDispatchMode):
         self.stop(pending)
 
 
-def _step(
-    func: Any, args: Any, parameters: Parameters
-) -> tuple[Callable[[Tensor], Tensor], Tensor | None] | None:
-    """For an affine step: how a change of its result goes back to its source; running mean."""
-    packet, x = func._overloadpacket, args[0]
+def _step(func: Any, args: Any, parameters: Parameters, x: Tensor) -> Affine | None:
+    """For an affine step of `x`: what it does."""
+    packet = func._overloadpacket
+    if packet in (_aten.mul, _aten.add) and len(args) > 1 and args[1] is x and args[0] is not x:
+        args = (x, args[0])
+    if args[0] is not x:
+        return None
     if packet in _NORMS:
         return _norm(func, args)
     if packet in _COPIES:
-        return (lambda v: v.to(x.dtype)), None
+        return Affine(lambda v: v.to(x.dtype), plain=True)
     if packet in _VIEWS:
-        shape = x.shape
-        return ((lambda v: v.reshape(shape)), None) if _same_elements(func, args) else None
+        return Affine(lambda v: v.reshape(x.shape), plain=True)
     if packet is _aten.permute:
-        inverse = [0] * x.dim()
-        for new, old in enumerate(args[1]):
-            inverse[old] = new
-        return (lambda v: v.permute(inverse)), None
+        order = [d % x.dim() for d in args[1]]
+        inverse = [order.index(d) for d in range(x.dim())]
+        return Affine(lambda v: v.permute(inverse))
     if packet in (_aten.transpose, _aten.t):
+        if x.dim() < 2:
+            return Affine(lambda v: v)
         first, second = args[1:3] if packet is _aten.transpose else (0, 1)
-        return (lambda v: v.transpose(first, second)), None
-    if packet in (_aten.mul, _aten.div) and len(args) > 1:
+        return Affine(lambda v: v.transpose(first, second))
+    if packet in (_aten.mul, _aten.div, _aten.add) and len(args) > 1:
         return _scale(packet, x, args[1], parameters)
-    if packet is _aten.add and len(args) > 1 and parameters.name(args[1]) is not None:
-        return ((lambda v: v), None) if args[1].dim() <= 1 else None
     return None
 
 
-def _same_elements(func: Any, args: Any) -> bool:
-    return func._overloadpacket is not _aten.expand
-
-
-def _norm(func: Any, args: Any) -> tuple[Callable[[Tensor], Tensor], Tensor | None] | None:
+def _norm(func: Any, args: Any) -> Affine | None:
     named = dict(zip((p.name for p in func._schema.arguments), args, strict=False))
     x, weight = args[0], named.get("weight")
     mean, variance = named.get("running_mean"), named.get("running_var")
@@ -230,21 +260,22 @@ def _norm(func: Any, args: Any) -> tuple[Callable[[Tensor], Tensor], Tensor | No
     eps = named.get("eps", named.get("epsilon", 1e-5))
     scale = torch.rsqrt(variance + eps) * (1.0 if weight is None else weight)
     shape = [1, -1] + [1] * (x.dim() - 2)
-    return (lambda v: v * _inverse(scale).view(shape)), mean
+    return Affine(lambda v: v * _inverse(scale).view(shape).to(v.dtype), Shift(mean, -1.0, 1))
 
 
-def _scale(
-    packet: Any, x: Tensor, factor: Any, parameters: Parameters
-) -> tuple[Callable[[Tensor], Tensor], Tensor | None] | None:
+def _scale(packet: Any, x: Tensor, factor: Any, parameters: Parameters) -> Affine | None:
+    """A product with a parameter or a number, or a parameter that is added."""
     if isinstance(factor, Tensor):
-        if parameters.name(factor) is None or factor.dim() > x.dim():
+        if factor is x or parameters.name(factor) is None or factor.dim() > x.dim():
             return None
-        wide = torch.broadcast_shapes(factor.shape, x.shape)
-        if wide != x.shape:
+        if torch.broadcast_shapes(factor.shape, x.shape) != x.shape:
             return None
+    if packet is _aten.add:
+        whole = isinstance(factor, Tensor) and factor.dim() == 1 and parameters.whole(factor)
+        return Affine(lambda v: v, Shift(factor, 1.0, x.dim() - 1) if whole else None)
     scale = torch.as_tensor(factor, dtype=x.dtype, device=x.device)
     scale = scale if packet is _aten.mul else 1 / scale
-    return (lambda v: v * _inverse(scale)), None
+    return Affine(lambda v: v * _inverse(scale))
 
 
 def _inverse(scale: Tensor) -> Tensor:
@@ -253,4 +284,4 @@ def _inverse(scale: Tensor) -> Tensor:
     return torch.where(small, torch.zeros_like(scale), 1 / scale.masked_fill(small, 1))
 
 
-__all__ = ["Follow", "Pending", "Slot"]
+__all__ = ["Affine", "Follow", "Pending", "Shift", "Slot"]

@@ -11,7 +11,7 @@ from torch import Tensor
 from secateur.core.layout import Mask
 from secateur.core.plan import Plan
 from secateur.measure.linear import Parameters, Spec, Use, kept_columns, sample_rows
-from secateur.recover.follow import Pending, Slot
+from secateur.recover.follow import Pending, Shift, Slot
 from secateur.recover.solve import Solution, Sums, solve
 
 
@@ -35,18 +35,14 @@ class Place:
     def find(cls, slot: Slot, dense: Use, small: Use, uses: int, plan: Plan) -> Place | None:
         """The place, or None where the two layers do not line up."""
         outputs = _mask(plan, dense.spec, dense.spec.out_dim, dense.out.shape)
-        width = dense.x.shape[1 if dense.spec.kernel else 0 if dense.left else -1]
-        inputs = _keep(plan, dense.spec.weight, dense.spec.in_dim)
-        if (dense.spec.kind == "conv" and dense.spec.groups > 1) or inputs is None:
-            inputs = np.ones(width // dense.spec.groups, dtype=np.bool_)
-        lost = not inputs.all()
-        count = small.outputs(torch.zeros(1, dtype=torch.long, device=small.out.device)).shape[1]
-        if int(outputs.sum()) != count:
+        inputs = _inputs(plan, dense)
+        kinds = dense.spec.kind, small.spec.kind
+        if int(outputs.sum()) != _width(small, small.out) or kinds[0] != kinds[1]:
             return None
         device = small.x.device
         kept = torch.from_numpy(np.flatnonzero(outputs)).to(device)
         columns = kept_columns(dense.spec, torch.from_numpy(np.flatnonzero(inputs))).to(device)
-        return cls(slot, dense.spec, small.spec, uses, kept, columns, lost)
+        return cls(slot, dense.spec, small.spec, uses, kept, columns, not inputs.all())
 
 
 def _keep(plan: Plan, tensor: str, dim: int) -> Mask | None:
@@ -54,9 +50,28 @@ def _keep(plan: Plan, tensor: str, dim: int) -> Mask | None:
     return None if layouts is None else layouts[dim].keep(plan.keeps)
 
 
+def _width(use: Use, tensor: Tensor) -> int:
+    """How many channels an input or an output has."""
+    return int(tensor.shape[1 if use.spec.kernel else 0 if use.left else -1])
+
+
+def _inputs(plan: Plan, use: Use) -> Mask:
+    """Which inputs of a group of the dense layer stay."""
+    spec, inside = use.spec, _width(use, use.x) // use.spec.groups
+    keep = _keep(plan, spec.weight, spec.in_dim)
+    if keep is None:
+        return np.ones(inside, dtype=np.bool_)
+    if spec.kind == "transposed":  # all groups in one dimension; those that stay are alike
+        rows = keep.reshape(spec.groups, inside)
+        keep = rows[rows.any(1).argmax()]
+    return keep
+
+
 def _mask(plan: Plan, spec: Spec, dim: int, shape: torch.Size) -> Mask:
     """Which output channels of the dense layer stay."""
     keep = _keep(plan, spec.bias, 0) if spec.bias is not None else None
+    if keep is not None:
+        return keep if spec.bias_rows is None else keep[slice(*spec.bias_rows)]
     if keep is None:
         keep = _keep(plan, spec.weight, dim)
         if keep is not None and spec.kind == "transposed":
@@ -74,6 +89,7 @@ class Layer:
         self.rows, self.calls = rows, calls
         self.fit, self.held = Sums(), Sums()
         self.solution: Solution | None = None
+        self.shifted: Tensor | None = None  # a tensor of another layer that took the intercept
         self._generator = torch.Generator().manual_seed(seed)
 
     @property
@@ -96,50 +112,64 @@ class Layer:
     def add(self, dense: Pending, small: Pending, held: bool) -> None:
         """Take rows: inputs of the smaller network, and what its output lacks."""
         index = self._index(dense.use)
-        wanted = dense.use.outputs(index)[:, self.place.outputs]
+        wanted = _wide(dense.use.outputs(index)[:, self.place.outputs])
         other, mine = dense.other_branch(), small.other_branch()
         if other is not None and mine is not None:
-            more = dense.use.outputs(index, of=other)[:, self.place.outputs]
-            wanted = wanted + more - small.use.outputs(index, of=mine)
-        self._sum(small.use.inputs(index), wanted - small.use.outputs(index), held)
+            more = _wide(dense.use.outputs(index, of=other)[:, self.place.outputs])
+            wanted = wanted + more - _wide(small.use.outputs(index, of=mine))
+        self._sum(small.use.inputs(index), wanted - _wide(small.use.outputs(index)), held)
 
     def teach(self, dense: Pending, held: bool) -> None:
-        """Take rows of the dense network only: kept inputs, and what they do not give."""
+        """Take rows of the dense network only: kept inputs, and what they do not give.
+
+        Where whole groups were removed nothing is taken.
+        """
+        if self.place.dense.groups != self.place.small.groups:
+            return
         index = self._index(dense.use)
         x = dense.use.inputs(index)[:, :, self.place.columns]
         given = torch.einsum("gnk,gok->ngo", x, self.place.small.matrix(self.weight)).flatten(1)
         if self.bias is not None:
-            rows = self.place.small.rows
-            given = given + (self.bias if rows is None else self.bias[slice(*rows)])
-        self._sum(x, dense.use.outputs(index)[:, self.place.outputs] - given, held)
+            given = given + self.bias[self._biased]
+        wanted = _wide(dense.use.outputs(index)[:, self.place.outputs])
+        self._sum(x, wanted - _wide(given), held)
 
     def _sum(self, x: Tensor, lacking: Tensor, held: bool) -> None:
         lacking = lacking.reshape(len(lacking), x.shape[0], -1).transpose(0, 1)
         (self.held if held else self.fit).add(x, lacking)
 
-    def solve(self, mean: Tensor | None) -> bool:
+    def solve(self, other: Shift | None) -> bool:
         """Solve and store; False where the held-out rows get no closer.
 
-        mean: the running mean of a batch normalisation behind a layer without bias, which takes the
-        intercept.
+        other: what takes the intercept of a layer without bias.
         """
-        intercept = self.bias is not None or mean is not None
+        intercept = self.bias is not None or other is not None
         held = self.held if self.held.count else self.fit
         self.solution = solve(self.fit, held, intercept=intercept)
         if self.solution is None:
             return False
         spec, weight = self.place.small, self.weight
-        matrix = spec.matrix(weight) + self.solution.change.mT.to(weight.dtype)
-        spec.store(weight, matrix)
-        shift = self.solution.shift
-        if shift is not None:
-            self._shift(shift.flatten().to(weight.dtype), mean)
+        change = self.solution.change.mT
+        matrix = spec.matrix(weight).to(change.dtype) + change
+        spec.store(weight, matrix.to(weight.dtype))
+        if self.solution.shift is not None:
+            self._shift(self.solution.shift.flatten(), other)
         return True
 
-    def _shift(self, shift: Tensor, mean: Tensor | None) -> None:
+    @property
+    def _biased(self) -> slice:
+        rows = self.place.small.bias_rows
+        return slice(None) if rows is None else slice(*rows)
+
+    def _shift(self, shift: Tensor, other: Shift | None) -> None:
         with torch.no_grad():
             if self.bias is not None:
-                rows = self.place.small.rows
-                (self.bias if rows is None else self.bias[slice(*rows)]).add_(shift)
-            elif mean is not None:
-                mean.sub_(shift.to(mean.dtype))
+                self.bias[self._biased] += shift.to(self.bias.dtype)
+            elif other is not None:
+                other.tensor.add_(shift.to(other.tensor.dtype), alpha=other.sign)
+                self.shifted = other.tensor
+
+
+def _wide(values: Tensor) -> Tensor:
+    """At least single precision: differences of equals would be lost in half."""
+    return values if values.dtype == torch.float64 else values.float()

@@ -18,14 +18,13 @@ def sentences(
     budget: Budget, gauge: Gauge, winner: Attempt, attempts: Sequence[Attempt], found: Finding,
     quality: Comparison | None, cost: str,
 ) -> tuple[str, ...]:  # fmt: skip
-    """The report on a search that found something."""
+    """What was searched, what was found by the clock, and what weakens the claim."""
     which = "smallest" if gauge.quality else "largest"
     lines = [
         f"searched: {plural(len(attempts), 'network')} tried; the {which} that meets {budget!r} "
         f"keeps {_left(winner, cost)}"
     ]
     if quality is not None:
-        lines.append(f"quality: {quality}")
         lines += _held(gauge, quality)
     if found.timing is not None:
         timing = found.timing
@@ -33,11 +32,6 @@ def sentences(
         lines.append(
             f"latency: {share:.1%} of the original's time in turns with it, {timing.after} against "
             f"{timing.before}; {timing.after.conditions}"
-        )
-    if found.peak is not None:
-        lines.append(
-            f"peak memory: {amount(found.peak, 'B')} of {amount(gauge.peak, 'B')} (weights and "
-            "the largest set of live activations)"
         )
     return tuple(lines)
 
@@ -50,10 +44,11 @@ def _held(gauge: Gauge, quality: Comparison) -> list[str]:
         for goal, most in zip(gauge.quality, gauge.allowed, strict=True)
         if quality.data == "held out" and worse > most
     ]
-    if quality.data == "all" and quality.error is None:
+    if quality.data == "all":
+        error = ", whose standard error is not known" if quality.error is None else ""
         lines.append(
-            "the standard error of the quality is not known: evaluate gives one number; with one "
-            "value for each sample it would be, and selection and report would not share samples"
+            f"selected and reported on the same data{error}: where evaluate gives one value for "
+            "each sample, halves of them do that"
         )
     return lines
 

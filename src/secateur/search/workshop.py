@@ -1,0 +1,127 @@
+"""Makes trials: plans for a budget, cuts a verified copy of the model, repairs it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from torch import nn
+from torch.optim import Optimizer
+
+from secateur.allocate.database import Database
+from secateur.allocate.decide import Decider
+from secateur.apply.surgery import CutFailed, culprits, cut_verified
+from secateur.core.batches import Call
+from secateur.core.budget import Budget
+from secateur.core.plan import Plan, Reason
+from secateur.core.tensors import light_copy, own_memory
+from secateur.graph.analyze import analyze
+from secateur.graph.graph import Graph
+from secateur.measure.calibration import Calibration
+from secateur.measure.cost import Amounts
+from secateur.recover import Recover, repair
+from secateur.search.trial import Trial
+
+ATTEMPTS = 4
+"""Times that a cut is planned anew without what has failed."""
+
+
+@dataclass
+class Workshop:
+    """One model with its structure and its scores, from which any number of trials is made.
+
+    prepare: scores the sites of a graph. steps: repairs, in order; they need `calibration`. how:
+    the allocator. frozen: what failed its cut in spite of the analysis, and stays.
+
+    Memory: a trial takes the memory of the cut copy, and what its repair takes.
+    """
+
+    model: nn.Module
+    call: Call
+    prepare: Callable[[Graph], Decider]
+    how: str
+    calibration: Calibration | None = None
+    steps: Sequence[Recover] = ()
+    seed: int = 0
+    database: Database | None = None
+    frozen: dict[str, Reason] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Analyse and score."""
+        self._start()
+
+    def _start(self) -> None:
+        self.graph = analyze(self.model, self.call, also_frozen=self.frozen)
+        self.decider = self.prepare(self.graph)
+
+    def build(self, budget: Budget) -> Trial:
+        """A cut, verified and repaired copy that meets a budget which can be counted.
+
+        Raises:
+            InfeasibleBudget: The budget cannot be reached.
+            VerificationError: No part could be cut correctly.
+        """
+        return self._make(lambda: self.decider.plan(budget, self.how, self.database))
+
+    def keep(self, counts: Mapping[str, int]) -> Trial:
+        """A cut, verified and repaired copy in which the sites named keep that many indices."""
+        return self._make(lambda: (self.decider.keeping(counts), ()))
+
+    def cut_in_place(
+        self, budget: Budget, *, optimizer: Optimizer | None = None, rollback: bool = True
+    ) -> Trial:
+        """Cut the model itself, verified and not repaired; it takes no copy."""
+        return self._cut(
+            lambda: self.decider.plan(budget, self.how, self.database),
+            lambda: self.model,
+            optimizer,
+            rollback,
+        )
+
+    def _make(self, decide: Callable[[], tuple[Plan, tuple[str, ...]]]) -> Trial:
+        trial = self._cut(decide, lambda: light_copy(self.model))
+        own_memory(trial.model, self.model)
+        if self.steps and self.calibration is not None:
+            trial.repairs = repair(
+                self.model,
+                trial.model,
+                trial.plan,
+                self.graph.roles,
+                self.calibration,
+                self.steps,
+                seed=self.seed,
+            )
+        return trial
+
+    def _cut(
+        self,
+        decide: Callable[[], tuple[Plan, tuple[str, ...]]],
+        subject: Callable[[], nn.Module],
+        optimizer: Optimizer | None = None,
+        rollback: bool = True,
+    ) -> Trial:
+        """Cut and verify; what fails is frozen, and planned anew."""
+        left = ATTEMPTS
+        while True:
+            plan, notes = decide()
+            model = subject()
+            left -= 1
+            try:
+                _, verification = cut_verified(
+                    model, self.call, self.graph, plan, optimizer=optimizer, keep=rollback
+                )
+            except CutFailed:
+                failed = culprits(model, self.call, self.graph, plan) if rollback and left else {}
+                if not self._freeze(failed):
+                    raise
+                continue
+            amounts = Amounts(**{key: pair[1] for key, pair in plan.predicted.items()})
+            return Trial(model, plan, amounts, notes, verification=verification)
+
+    def _freeze(self, found: Mapping[str, Reason]) -> bool:
+        """Let what failed its cut stay, and score anew; False if nothing new was found."""
+        if not found or found.keys() <= self.frozen.keys():
+            return False
+        self.frozen |= found
+        self._start()
+        return True
