@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from secateur.core.measured import Frozen, Latency, Measured, Verification, frozen_lines
+from secateur.core.measured import (
+    Comparison,
+    Frozen,
+    Latency,
+    Measured,
+    Verification,
+    frozen_lines,
+)
 from secateur.core.plan import Reason
 
 
@@ -49,3 +56,12 @@ def test_long_lists_are_cut_short() -> None:
     assert lines[-1].text == "  and 3 more reasons"
     assert str(Frozen("r", 4, ("a", "b", "c", "d"))) == "4 x r (a, b, c, ...)"
     assert frozen_lines((), "axis") == ()
+
+
+def test_a_comparison_says_whose_samples_and_which_way() -> None:
+    assert str(Comparison(0.5, 0.25)) == "0.5 -> 0.25 (-0.25)"
+    assert str(Comparison(0.5, 0.25, 0.1, 1)) == "0.5 -> 0.25 (-0.25 ± 0.1), on 1 sample"
+    selected = str(Comparison(2.0, 2.5, data="selection"))
+    assert selected == "2 -> 2.5 (+0.5), on samples that were selected on"
+    assert Comparison(2.0, 2.5).worse(lower_is_better=True) == 0.5
+    assert Comparison(2.0, 2.5).worse() == -0.5

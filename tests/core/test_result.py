@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 from torch import nn
 
+from secateur.core.attempt import Attempt
+from secateur.core.measured import Comparison
 from secateur.core.plan import Choice, Plan, Reason
 from secateur.core.result import Latency, Measured, Result, Verification
 
@@ -87,3 +89,37 @@ def test_dictionary_is_plain() -> None:
 
 def test_repr_is_short() -> None:
     assert repr(result()) == "Result(1,000 -> 400 parameters)"
+
+
+def searched() -> Result:
+    tried = Attempt("Drop(points=1.0)", 0.5, 0.49, margins={"Drop(points=1.0)": 0.1}, accepted=True)
+    return replace(
+        result(),
+        before=replace(result().before, peak=3000),
+        after=replace(result().after, peak=1500),
+        repairs=("reconstructed 3 layers",),
+        quality=Comparison(0.91, 0.9, 0.004, 500, "held out"),
+        search=("searched: 1 network tried",),
+        attempts=(tried,),
+    )
+
+
+def test_what_was_searched_and_repaired_is_printed() -> None:
+    lines = str(searched()).splitlines()
+    assert lines[6].split() == ["peak", "memory", "3.00", "kB", "1.50", "kB", "-50.0%"]
+    at = lines.index(
+        "quality: 0.91 -> 0.9 (-0.01 ± 0.004), on 500 samples that nothing was selected on"
+    )
+    assert lines[at + 1] == "searched: 1 network tried"
+    assert "reconstructed 3 layers" in lines
+
+
+def test_the_history_is_in_the_dictionary() -> None:
+    value = json.loads(json.dumps(searched().to_dict()))
+    assert value["before"]["peak"] == 3000
+    assert value["quality"] == {
+        "before": 0.91, "after": 0.9, "error": 0.004, "samples": 500, "data": "held out",
+    }  # fmt: skip
+    assert Attempt.from_dict(value["attempts"][0]) == searched().attempts[0]
+    assert value["repairs"] == ["reconstructed 3 layers"]
+    assert json.loads(json.dumps(result().to_dict()))["quality"] is None

@@ -66,14 +66,14 @@ def test_the_report_is_of_samples_that_nothing_was_selected_on(case: Case) -> No
     assert whole == pytest.approx(new.mean().item())
     assert 0 <= found.quality.before <= 1
     assert old.mean() > 0.95
-    assert any("samples that nothing was selected on" in line for line in found.lines)
+    assert "samples that nothing was selected on" in str(found.quality)
 
 
 def test_without_a_split_the_report_says_so(case: Case) -> None:
     found = run(case, Drop(points=2), split=False)
     assert found.quality is not None
     assert (found.quality.data, found.quality.samples) == ("all", 450)
-    assert any("that were also selected on" in line for line in found.lines)
+    assert any("reported on the same data" in line for line in found.lines)
 
 
 def test_one_number_is_enough_and_errors_come_from_changed_predictions(case: Case) -> None:
@@ -176,7 +176,6 @@ def test_peak_memory_gives_the_largest_network_that_fits(case: Case) -> None:
     assert found.peak_before == before
     accepted = [a.left or 0 for a in found.attempts if a.accepted]
     assert found.trial.left("macs") == max(accepted)
-    assert any(line.startswith("peak memory: ") for line in found.lines)
 
 
 def test_latency_is_measured_and_needs_no_quality() -> None:

@@ -52,7 +52,11 @@ class Comparison:
 
     error: the standard error of the difference, or a bound on it; None where it is not known.
     samples: how many there were; None where it is not known. data: "held out" (nothing was selected
-    on them), "selection" (something was), "all" (whatever was selected was selected on them too).
+    on them), "selection" (something was), "all" (there was but one set of data).
+
+    Example:
+        >>> print(Comparison(0.8708, 0.8621, 0.0021, 5000, "held out"))
+        0.8708 -> 0.8621 (-0.0087 ± 0.0021), on 5,000 samples that nothing was selected on
     """
 
     before: float
@@ -66,17 +70,21 @@ class Comparison:
         return self.after - self.before if lower_is_better else self.before - self.after
 
     def __str__(self) -> str:
-        """For example "0.8708 -> 0.8621 (-0.0087 ± 0.0021), on 5,000 samples held out ..."."""
+        """The values, the difference, its standard error, and whose samples."""
         error = "" if self.error is None else f" ± {self.error:.2g}"
         change = f"{self.before:.4g} -> {self.after:.4g} ({self.after - self.before:+.2g}{error})"
-        whose = {
-            "held out": "that nothing was selected on",
-            "selection": "that it was selected on",
-            "all": "that were also selected on",
-        }[self.data]
-        if self.samples is None:
-            return f"{change}, on data {whose}"
-        return f"{change}, on {plural(self.samples, 'sample')} {whose}"
+        where = "" if self.samples is None else f", on {plural(self.samples, 'sample')}"
+        if self.data == "all":
+            return change + where
+        return (
+            change
+            + (where or ", on samples")
+            + (
+                " that nothing was selected on"
+                if self.data == "held out"
+                else " that were selected on"
+            )
+        )
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from secateur.core.attempt import Attempt
 from secateur.core.budget import Budget
 from secateur.core.errors import InfeasibleBudget
 from secateur.core.measured import Comparison
-from secateur.core.page import amount, plural
+from secateur.core.page import plural
 from secateur.search.gauge import Finding, Gauge, loss_in_words
 
 _COSTS = {"macs": "MACs", "params": "parameters"}
