@@ -107,7 +107,7 @@ def _around(
         down = problem.steps - levels
         predicted = sum(c[:, p] - now for c, p in zip(costs, picks, strict=True)) + now
         true = _amounts(problem, down)
-        same = bool(np.all(predicted == true))
+        same = bool(np.allclose(predicted, true, rtol=1e-9, atol=0))
         repaired = _repair(problem, down, curves if same else _curves(problem, down))
         if problem.error(repaired) < problem.error(best):
             best = repaired

@@ -18,7 +18,7 @@ from secateur.core.layout import Index
 from secateur.core.site import Site, Tie
 from secateur.measure.cost import Amounts, Cost
 
-_POINTS = 1024
+_POINTS = 129
 
 
 class Nanoseconds(Ceiling):
@@ -148,8 +148,10 @@ class Problem:
 
     def amounts(self, down: Index) -> tuple[Amounts, int]:
         """The cost, and how many units stay."""
-        units = sum(k.units(self.level(i, down[i])) for i, k in enumerate(self.ladders))
-        return self.cost.total(self.counts(down), self.removed(down)), units
+        return self.cost.total(self.counts(down), self.removed(down)), self._kept(down)
+
+    def _kept(self, down: Index) -> int:
+        return sum(k.units(self.level(i, down[i])) for i, k in enumerate(self.ladders))
 
     def fits(self, down: Index) -> bool:
         """Whether every ceiling holds."""
@@ -164,26 +166,27 @@ class Problem:
         return float(sum(e[-1 - d] for e, d in zip(self.errors, down, strict=True)))
 
     def curve(self, ladder: int, down: Index) -> Vector:
-        """What each ceiling's amount is at every level of one ladder, `[ceilings, levels]`."""
+        """What each ceiling's amount is at every level of one ladder, `[ceilings, levels]`.
+
+        Beyond 129 levels, amounts in between are interpolated (exact where they are linear).
+        """
         chosen, counts = self.ladders[ladder], self.counts(down)
         kinds = [kind for _, kind, _ in self.ceilings]
-        others = self.amounts(down)[1] - chosen.units(self.level(ladder, down[ladder]))
-        units = np.array([others + chosen.units(level) for level in chosen.levels], dtype=float)
+        levels = np.array(chosen.levels)
+        here = self.level(ladder, down[ladder])
+        units = self._kept(down) + chosen.units(1) * (levels - here).astype(np.float64)
         if chosen.blocks:
-            here = down.copy()
-            rows = []
-            for step in range(len(chosen.levels))[::-1]:
-                here[ladder] = step
-                rows.append(self.amounts(here)[0])
+            other, rows = down.copy(), []
+            for step in range(len(levels))[::-1]:
+                other[ladder] = step
+                rows.append(self.amounts(other)[0])
             table = {k: np.array([getattr(r, k) for r in rows], dtype=float) for k in _names(kinds)}
         else:
-            parts = []
-            levels, gone = np.array(chosen.levels), self.removed(down)
-            for start in range(0, len(levels), _POINTS):
-                some = levels[start : start + _POINTS]
-                given = {m.site.name: m.ratio * some for m in chosen.members}
-                parts.append(self.cost.totals({**counts, **given}, gone))
-            table = {k: np.concatenate([part[k] for part in parts]) for k in _names(kinds)}
+            places = np.linspace(0, len(levels) - 1, min(len(levels), _POINTS)).round().astype(int)
+            some = levels[places]
+            given = {m.site.name: m.ratio * some for m in chosen.members}
+            found = self.cost.totals({**counts, **given}, self.removed(down))
+            table = {k: np.interp(levels, some, found[k]) for k in _names(kinds)}
         return np.stack([units if kind == "units" else table[kind] for kind in kinds])
 
     def descend(self, order: Index, start: Index | None = None) -> Index:
@@ -209,11 +212,12 @@ class Problem:
         Costs only grow with what is kept, so a step that does not fit now never will.
         """
         down, full = down.copy(), set[int]()
-        seen = np.zeros(len(self.ladders), dtype=np.int64)
-        number = np.empty(len(order), dtype=np.int64)
-        for position, ladder in enumerate(order):
-            number[position] = seen[ladder]
-            seen[ladder] += 1
+        number = np.empty(
+            len(order), dtype=np.int64
+        )  # how many earlier ones are of the same ladder
+        number[np.argsort(order, kind="stable")] = np.concatenate(
+            [np.arange(n) for n in np.bincount(order, minlength=len(self.ladders))]
+        )
         for ladder in (int(i) for i in order[number < down[order]][::-1]):
             if ladder in full or down[ladder] <= self.least[ladder]:
                 continue
