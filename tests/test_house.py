@@ -25,7 +25,7 @@ TESTED_ELSEWHERE = {
     },
     **{
         f"score/{file}.py": "score/test_criteria.py"
-        for file in ("baseline", "criterion", "group", "magnitude", "norm", "run", "taylor")
+        for file in ("baseline", "criterion", "group", "magnitude", "norm", "run")
     },
     **{
         f"units/{file}.py": "units/test_units.py"

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from secateur.core.errors import InputError
-from secateur.measure.gradients import default_loss, mean_over_batches
+from secateur.measure.gradients import default_loss, mean_over_batches, single_samples
 
 Grads = Mapping[str, Tensor]
 
@@ -188,6 +188,33 @@ def test_no_data_and_no_parameters_are_refused(net: nn.Module) -> None:
         mean_over_batches(net, [], everything)
     with pytest.raises(InputError, match="no floating-point parameters"):
         mean_over_batches(nn.ReLU(), batches(1), everything)
+
+
+def test_batches_of_several_inputs_end_with_their_targets() -> None:
+    class Two(nn.Module):
+        def forward(self, x: Tensor, y: Tensor) -> Tensor:
+            return x + y
+
+    x, y, target = torch.randn(3, 4, 2)
+    expected = nn.functional.mse_loss(x + y, target)
+    assert torch.equal(default_loss(Two(), (x, y, target)), expected)
+
+
+def test_data_without_labels_is_a_clear_error() -> None:
+    with pytest.raises(InputError, match="without targets there is no loss") as caught:
+        mean_over_batches(nn.Linear(2, 1), [torch.ones(3, 2)], everything)
+    assert "hint: give labels" in str(caught.value) and "'osscar'" in str(caught.value)
+
+
+def test_single_samples_of_all_kinds_of_batches() -> None:
+    x, y = torch.arange(6.0).reshape(3, 2), torch.arange(3)
+    for batch in ((x, y), [x, y]):
+        parts = list(single_samples([batch, batch]))
+        assert len(parts) == 6 and type(parts[0]) is type(batch)
+        assert torch.equal(parts[4][0], x[1:2]) and torch.equal(parts[4][1], y[1:2])
+    assert [part["a"].tolist() for part in single_samples([{"a": y}])] == [[0], [1], [2]]
+    with pytest.raises(InputError, match="batch 1 differ in their first dimension"):
+        list(single_samples([(x, y), (x, y[:2])]))
 
 
 def test_recurrent_layers_can_be_differentiated_in_eval_mode() -> None:

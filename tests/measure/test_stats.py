@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from secateur.core.errors import InputError
-from secateur.measure.stats import Gather, pieces, samples
+from secateur.measure.gradients import pieces, samples
+from secateur.measure.stats import Gather
 
 
 def net() -> nn.Module:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from secateur.core.batches import as_call, map_tensors, untouched
+from secateur.core.batches import as_call, map_tensors, tensors_in, untouched
 from secateur.core.errors import InputError
 
 Loss = Callable[[nn.Module, Any], Tensor]
@@ -47,10 +47,10 @@ def mean_over_batches(
     run = loss or default_loss
     sums: dict[str, Tensor] = {}
     seen = 0
-    with untouched(model), _differentiable(model):
-        names, parameters = _named(model)
+    with untouched(model), differentiable(model):
+        names, parameters = named_parameters(model)
         for number, batch in enumerate(islice(iter(data), batches)):
-            value = _checked(run(model, _moved(batch, parameters[0].device)), number)
+            value = checked_loss(run(model, moved(batch, parameters[0].device)), number)
             grads = torch.autograd.grad(value, parameters, allow_unused=True)
             paired = zip(names, grads, strict=True)
             found = {n: g for same, g in paired if g is not None for n in same}
@@ -66,7 +66,7 @@ def mean_over_batches(
 
 
 def default_loss(model: nn.Module, batch: Any) -> Tensor:
-    """The loss of an `(inputs, targets)` batch, or of a mapping whose model returns a `.loss`.
+    """The loss of a batch `(inputs, …, targets)`, or of a mapping whose model returns a `.loss`.
 
     Cross-entropy where the targets are integers (classes in dimension 1 of the output, or in the
     last one when only that fits), mean squared error otherwise.
@@ -79,12 +79,15 @@ def default_loss(model: nn.Module, batch: Any) -> Tensor:
             "the batch is a mapping and the model's output has no .loss",
             hint="give loss=lambda model, batch: …",
         )
-    if not isinstance(batch, (tuple, list)) or len(batch) != 2:
+    if not isinstance(batch, (tuple, list)) or len(batch) < 2:
         raise InputError(
-            f"a batch is a {type(batch).__name__}, not a pair (inputs, targets)",
-            hint="give loss=lambda model, batch: …",
+            f"a batch is a {type(batch).__name__}, not (inputs, targets): without targets there is "
+            "no loss, and so no gradients",
+            hint="give labels, or loss=lambda model, batch: …, or use a criterion that needs none, "
+            "such as 'osscar' or 'l1'",
         )
-    inputs, targets = batch
+    *given, targets = batch
+    inputs = given[0] if len(given) == 1 else tuple(given)
     output = as_call(model, tuple(inputs) if isinstance(inputs, list) else inputs).run(model)
     output = getattr(output, "logits", output)
     if not isinstance(output, Tensor) or not isinstance(targets, Tensor):
@@ -99,13 +102,56 @@ def default_loss(model: nn.Module, batch: Any) -> Tensor:
     return nn.functional.cross_entropy(output, targets.long())
 
 
-def _moved(batch: Any, device: torch.device) -> Any:
+def moved(batch: Any, device: torch.device) -> Any:
     """The same batch with its tensors on `device`."""
     plain = dict(batch) if isinstance(batch, Mapping) else batch
     return map_tensors(plain, lambda tensor: tensor.to(device))
 
 
-def _named(model: nn.Module) -> tuple[list[list[str]], list[nn.Parameter]]:
+def single_samples(data: Iterable[Any]) -> Iterator[Any]:
+    """Batches split into single samples, along the first dimension of all of their tensors.
+
+    Example:
+        >>> [x.shape for x, _ in single_samples([(torch.zeros(2, 3), torch.zeros(2))])]
+        [torch.Size([1, 3]), torch.Size([1, 3])]
+
+    Raises:
+        InputError: The tensors of a batch do not agree on their first dimension.
+    """
+    for number, batch in enumerate(data):
+        plain = dict(batch) if isinstance(batch, Mapping) else batch
+        if samples(plain) is None:
+            raise InputError(
+                f"the tensors of batch {number} differ in their first dimension, so that it cannot "
+                "be split into samples",
+                hint="give batches whose tensors all start with the samples' dimension",
+            )
+        yield from pieces(plain, 1)
+
+
+def samples(value: Any) -> int | None:
+    """The first dimension of the tensors in nested containers where all agree, else None."""
+    sizes = {t.shape[0] if t.dim() else None for t in tensors_in(value)}
+    size = sizes.pop() if sizes else None
+    return None if sizes else size
+
+
+def pieces(value: Any, most: int) -> Iterator[Any]:
+    """Nested tensors split along their first dimension, if they agree on it; else as they are.
+
+    Example:
+        >>> [len(part[0]) for part in pieces((torch.zeros(5, 2), torch.zeros(5)), 2)]
+        [2, 2, 1]
+    """
+    size = samples(value)
+    if size is None:
+        yield value
+        return
+    for start in range(0, size, most):
+        yield map_tensors(value, lambda t, a=start: t[a : a + most])
+
+
+def named_parameters(model: nn.Module) -> tuple[list[list[str]], list[nn.Parameter]]:
     """Every float parameter once, with all of its names."""
     names: dict[nn.Parameter, list[str]] = {}
     for name, parameter in model.named_parameters(remove_duplicate=False):
@@ -116,7 +162,8 @@ def _named(model: nn.Module) -> tuple[list[list[str]], list[nn.Parameter]]:
     return list(names.values()), list(names)
 
 
-def _checked(value: object, number: int) -> Tensor:
+def checked_loss(value: object, number: int) -> Tensor:
+    """The loss of a batch as a scalar tensor that can be differentiated; an error if it is not."""
     if not isinstance(value, Tensor) or value.numel() != 1:
         shape = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
         raise InputError(f"the loss must be a scalar tensor, not {shape}")
@@ -131,7 +178,7 @@ def _checked(value: object, number: int) -> Tensor:
 
 
 @contextmanager
-def _differentiable(model: nn.Module) -> Iterator[None]:
+def differentiable(model: nn.Module) -> Iterator[None]:
     """Gradients on for every float parameter, also for frozen ones; restored afterwards."""
     flags = {p: p.requires_grad for p in model.parameters() if p.is_floating_point()}
     # cuDNN refuses the backward pass of recurrent layers in eval mode.

@@ -8,17 +8,24 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from secateur.core.batches import Call, map_tensors, tensors_in
+from secateur.core.batches import Call, tensors_in
 from secateur.core.errors import InputError
 from secateur.measure.calibration import batch_call
-from secateur.measure.gradients import Loss, mean_over_batches
+from secateur.measure.gradients import (
+    Loss,
+    mean_over_batches,
+    pieces,
+    samples,
+    single_samples,
+)
 from secateur.measure.stats_grams import LIMIT, Grams, gather, shapes
-from secateur.measure.stats_inputs import input_facts
+from secateur.measure.stats_hessian import hessian_over_batches
+from secateur.measure.stats_inputs import double, features, input_facts
+from secateur.measure.stats_paths import path_gradients
 
 Visit = Callable[[Mapping[str, Any]], Mapping[str, Tensor]]
-ONCE = frozenset({"inputs", "grams"})
-EACH = frozenset({"gradients"})
 _CHUNK = 64
+_IMAGES = 16
 
 
 class Gather:
@@ -51,10 +58,12 @@ class Gather:
 
     def can(self, need: str) -> bool:
         """Whether there is what a need takes: an example for paths, data for all others."""
-        return self.batches is not None
+        return self.batches is not None or (need == "paths" and self.call is not None)
 
     def once(self, needs: Collection[str], weights: Collection[str]) -> dict[str, Any]:
-        """Facts by need (those of `ONCE`); weights: the consumers of which statistics are wanted.
+        """Facts of all data by need: inputs, grams, mean_gradients, paths.
+
+        weights: the consumers of which statistics are wanted.
 
         Raises:
             InputError: There is no sample, or something is not finite.
@@ -64,13 +73,51 @@ class Gather:
             found["inputs"] = input_facts(self.model, self.calls(), set(weights))
         if "grams" in needs:
             found["grams"] = self._grams(set(weights))
+        if "mean_gradients" in needs:
+            found["mean_gradients"] = self._mean_gradients()
+        if "paths" in needs:
+            call = next(self.calls()) if self.call is None else self.call
+            found["paths"] = path_gradients(self.model, call)
         return found
 
-    def mean(self, needs: Collection[str], visit: Visit) -> dict[str, Tensor]:
-        """The mean over batches of `visit(facts by need)`, for the needs of `EACH`; float64."""
-        return mean_over_batches(
-            self.model, self.data(), lambda found: visit({"gradients": found}), loss=self.loss
-        )
+    def mean(
+        self, needs: Collection[str], visit: Visit, weights: Collection[str] = ()
+    ) -> dict[str, Tensor]:
+        """The mean of `visit(facts by need)` over batches, or over samples; float64.
+
+        needs: some of gradients, hessian_gradient and hessian_weights (over batches), or
+        sample_gradients alone, or features alone (both over samples).
+        """
+        if "features" in needs:
+            return self._mean_features(visit, set(weights))
+        if "sample_gradients" in needs:
+            data, key = single_samples(self.data()), "sample_gradients"
+            return mean_over_batches(self.model, data, lambda g: visit({key: g}), loss=self.loss)
+        if set(needs) == {"gradients"}:
+            data, key = self.data(), "gradients"
+            return mean_over_batches(self.model, data, lambda g: visit({key: g}), loss=self.loss)
+        mean = self._mean_gradients() if "hessian_gradient" in needs else None
+        return hessian_over_batches(
+            self.model, self.data(), visit, gradient=mean,
+            weights="hessian_weights" in needs, loss=self.loss,
+        )  # fmt: skip
+
+    def _mean_gradients(self) -> dict[str, Tensor]:
+        found = mean_over_batches(self.model, self.data(), lambda g: g, loss=self.loss)
+        wide = {n for n, p in self.model.named_parameters() if p.dtype == torch.float64}
+        return {name: g if name in wide else g.float() for name, g in found.items()}
+
+    def _mean_features(self, visit: Visit, weights: set[str]) -> dict[str, Tensor]:
+        """Averaged over samples: a smaller last batch counts for less."""
+        sums: dict[str, Tensor] = {}
+        seen = 0
+        for call in self.calls(_IMAGES):
+            size = samples((call.args, dict(call.kwargs))) or 1
+            for name, vector in visit({"features": features(self.model, call, weights)}).items():
+                part = double(vector) * size
+                sums[name] = sums[name] + part if name in sums else part
+            seen += size
+        return {name: total / seen for name, total in sums.items()}
 
     def data(self) -> Iterable[Any]:
         """The batches; an error if there are none."""
@@ -115,25 +162,3 @@ class Gather:
 
 def _length(batch: Any) -> int:
     return next((len(tensor) for tensor in tensors_in(batch) if tensor.dim()), 1)
-
-
-def samples(value: Any) -> int | None:
-    """The first dimension of the tensors in nested containers where all agree, else None."""
-    sizes = {t.shape[0] if t.dim() else None for t in tensors_in(value)}
-    size = sizes.pop() if sizes else None
-    return None if sizes else size
-
-
-def pieces(value: Any, most: int) -> Iterator[Any]:
-    """Nested tensors split along their first dimension, if they agree on it; else as they are.
-
-    Example:
-        >>> [len(part[0]) for part in pieces((torch.zeros(5, 2), torch.zeros(5)), 2)]
-        [2, 2, 1]
-    """
-    size = samples(value)
-    if size is None:
-        yield value
-        return
-    for start in range(0, size, most):
-        yield map_tensors(value, lambda t, a=start: t[a : a + most])

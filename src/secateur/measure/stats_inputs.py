@@ -80,6 +80,30 @@ def input_facts(
     }
 
 
+def features(
+    model: nn.Module, call: Call, wanted: Collection[str] | None = None
+) -> dict[str, Tensor]:
+    """What linear operations read in one run, by weight: `[samples, channels, *space]`, copies.
+
+    Without space dimensions a row is a sample: `[rows, channels]`. Of a weight that is used several
+    times, all rows.
+
+    Raises:
+        InputError: An input is not finite; the message names the weight that reads it.
+    """
+    found: dict[str, list[Tensor]] = {}
+
+    def see(use: Use) -> None:
+        x = use.x if use.spec.kernel else use.inputs()[0]
+        earlier = found.setdefault(use.spec.weight, [])
+        if not earlier or earlier[0].shape[1:] == x.shape[1:]:
+            check_finite(x, use.spec.weight)
+            earlier.append(x.clone())
+
+    watch(model, [call], see, wanted)
+    return {name: torch.cat(parts) for name, parts in found.items()}
+
+
 class Moments:
     """Count, mean and sum of squared deviations of `[groups, channels]`, merged in float64.
 
@@ -190,6 +214,7 @@ __all__ = [
     "channels",
     "check_finite",
     "double",
+    "features",
     "input_facts",
     "same_form",
     "watch",

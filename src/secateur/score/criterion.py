@@ -118,15 +118,17 @@ class Criterion:
 
     needs: the fields of `Facts` that `function` wants filled (see there for when it is called how
     often). comparable: scores of different sites are in one unit (a change of the loss), so that
-    they must not be divided by their site's mean. paper: where the method comes from. parts,
-    combine: for a combination: criteria that are scored each by itself, and what makes one score
-    of theirs, `(site, facts, parts' scores) -> Tensor[n]`.
+    they must not be divided by their site's mean. cumulative: a score is the error after that index
+    and all with lower scores are gone, rather than a part of it. paper: where the method comes
+    from. parts, combine: for a combination: criteria that are scored each by itself, and what makes
+    one score of theirs, `(site, facts, parts' scores) -> Tensor[n]`.
     """
 
     name: str
     function: Score
     needs: frozenset[str] = frozenset()
     comparable: bool = False
+    cumulative: bool = False
     paper: str = ""
     parts: tuple[Criterion, ...] = ()
     combine: Combine | None = None
@@ -147,6 +149,7 @@ def criterion(
     *names: str,
     needs: str | Iterable[str] | None = None,
     comparable: bool = False,
+    cumulative: bool = False,
     paper: str = "",
 ) -> Callable[[Score], Criterion]:
     """Decorator: register a scoring function under one or more names.
@@ -164,7 +167,7 @@ def criterion(
     wanted = _needs(needs)
 
     def register(function: Score) -> Criterion:
-        made = Criterion(names[0] if names else "", function, wanted, comparable, paper)
+        made = Criterion(names[0] if names else "", function, wanted, comparable, cumulative, paper)
         criteria.add(*names)(made)
         return made
 
@@ -174,14 +177,19 @@ def criterion(
 def resolve(given: str | Score) -> Criterion:
     """A criterion from its name or from a plain function `(site, facts) -> Tensor[n]`.
 
-    A plain function may carry attributes `needs` and `comparable`.
+    A plain function may carry attributes `needs`, `comparable` and `cumulative`.
     """
     found = criteria.get(given)
     if isinstance(found, Criterion):
         return found
     name = getattr(found, "__name__", type(found).__name__)
-    needs, comparable = _needs(getattr(found, "needs", None)), getattr(found, "comparable", False)
-    return Criterion(name, found, needs, comparable)
+    return Criterion(
+        name,
+        found,
+        _needs(getattr(found, "needs", None)),
+        comparable=getattr(found, "comparable", False),
+        cumulative=getattr(found, "cumulative", False),
+    )
 
 
 def _needs(given: str | Iterable[str] | None) -> frozenset[str]:

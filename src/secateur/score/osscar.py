@@ -22,6 +22,7 @@ _FEWEST_STEPS = 32
     "osscar",
     needs="grams",
     comparable=True,
+    cumulative=True,
     paper="Meng et al., OSSCAR: One-Shot Structured Pruning with Combinatorial Optimization, 2024",
 )
 def osscar(site: Site, facts: Facts) -> Tensor:

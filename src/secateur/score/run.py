@@ -33,15 +33,18 @@ class Source(Protocol):
         """Facts of all data by need; weights: consumers of which statistics are wanted."""
         ...
 
-    def mean(self, needs: Collection[str], visit: Visit) -> Mapping[str, Tensor]:
+    def mean(
+        self, needs: Collection[str], visit: Visit, weights: Collection[str] = ()
+    ) -> Mapping[str, Tensor]:
         """The mean of `visit(facts by need)` over batches or samples."""
         ...
 
 
 class Scores(dict[str, Tensor]):
-    """Scores by site name, and whether those of different sites are in one unit."""
+    """Scores by site name; comparable and cumulative as for the `Criterion`."""
 
     comparable: bool = False
+    cumulative: bool = False
 
 
 def scores(
@@ -75,8 +78,9 @@ def scores(
         }
     else:
         raw = _raw(used, listed, facts, gather)
+    facts.notes[:] = dict.fromkeys(facts.notes)  # a criterion may say the same of every batch
     found = Scores({site.name: _checked(used, site, raw[site.name], facts) for site in listed})
-    found.comparable = used.comparable
+    found.comparable, found.cumulative = used.comparable, used.cumulative
     return found
 
 
@@ -95,8 +99,8 @@ def _raw(
                 f"the criterion {used.name!r} needs {NEEDS[need]}, and there is no data",
                 hint="give data=[(inputs, targets), …], or use a criterion such as 'l1'",
             )
+    weights = {part.tensor for site in sites for part in site.slices if part.role == "in"}
     if gather is not None and needs & _ONCE:
-        weights = {part.tensor for site in sites for part in site.slices if part.role == "in"}
         facts = replace(facts, **gather.once(needs & _ONCE, weights))
     each = needs - _ONCE
     if gather is None or not each:
@@ -112,7 +116,7 @@ def _raw(
         batch = replace(facts, **found)
         return {site.name: used(site, batch) for site in sites}
 
-    return gather.mean(each, visit)
+    return gather.mean(each, visit, weights)
 
 
 def _checked(used: Criterion, site: Site, score: object, facts: Facts) -> Tensor:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from secateur.core.errors import InputError
 from secateur.core.layout import Leaf
 from secateur.core.site import Site, Slice
+from secateur.measure.cost import Amounts
 from secateur.measure.linear import Spec
 from secateur.measure.stats import Visit
 from secateur.measure.stats_grams import GramFacts
@@ -19,6 +20,8 @@ from secateur.measure.stats_inputs import InputFacts
 from secateur.score import Facts, resolve, scores
 from secateur.testing.samples import samples
 from secateur.units import Channel, Head, Layer, sites
+
+_HESSIAN = ("hessian_gradient", "hessian_weights")
 
 
 def check_criterion(criterion: Any, *, monotone: bool = True) -> None:
@@ -47,7 +50,7 @@ def check_criterion(criterion: Any, *, monotone: bool = True) -> None:
         places = sites(graph, [Channel(), Head(), Layer()], None, model)
         places.append(Site("one", "channel", 1, (Slice("one.weight", 0, Leaf("one", 1), "out"),)))
         for dtype in (torch.float32, torch.float64, torch.bfloat16, torch.float16):
-            facts, made = _facts(model, dtype)
+            facts, made = _facts(model, places, dtype)
             watched = {**facts.tensors, **made.tensors()}
             before = {name: tensor.clone() for name, tensor in watched.items()}
             state = torch.random.get_rng_state()
@@ -61,7 +64,7 @@ def check_criterion(criterion: Any, *, monotone: bool = True) -> None:
                 assert tensor.equal(before[name]), f"{label} changes {name}"
             for name, score in _scored(used, places, facts, made).items():
                 assert score.equal(first[name]), f"{label} scores {name} otherwise the second time"
-        facts, made = _facts(model, torch.float32)
+        facts, made = _facts(model, places, torch.float32)
         first = _scored(used, places, facts, made)
         other = {name: tensor.double().square() + 1 for name, tensor in facts.tensors.items()}
         others = _scored(used, places, replace(facts, tensors=other), made)
@@ -78,7 +81,7 @@ def check_criterion(criterion: Any, *, monotone: bool = True) -> None:
                 assert grows, f"{label}: index {index} of {site.name} goes from {change}"
 
 
-def _facts(model: nn.Module, dtype: torch.dtype) -> tuple[Facts, _MadeUp]:
+def _facts(model: nn.Module, places: Sequence[Site], dtype: torch.dtype) -> tuple[Facts, _MadeUp]:
     """A model's tensors in another type (large in float16), one more, and made-up facts."""
     found, generator = Facts.of(model), torch.Generator().manual_seed(0)
     scale = 2000 if dtype == torch.float16 else 1
@@ -86,7 +89,8 @@ def _facts(model: nn.Module, dtype: torch.dtype) -> tuple[Facts, _MadeUp]:
     tensors = {k: (t * scale).to(dtype) if t.is_floating_point() else t for k, t in given.items()}
     parameters = {k: t for k, t in tensors.items() if k not in found.buffers}
     made = _MadeUp(model, parameters, generator)
-    return Facts(tensors, found.buffers, seed=1), made
+    costs = {site.name: Amounts(8, 16, 32) for site in places}
+    return Facts(tensors, found.buffers, seed=1, costs=costs), made
 
 
 class _MadeUp:
@@ -97,10 +101,16 @@ class _MadeUp:
     ) -> None:
         self.generator = generator
         specs = _specs(model)
+        each = ("gradients", "sample_gradients", "mean_gradients", *_HESSIAN)
         self.facts: dict[str, Any] = {
-            "gradients": {k: self._draw(t.shape).to(t.dtype) for k, t in parameters.items()},
+            need: {k: self._draw(t.shape).to(t.dtype) for k, t in parameters.items()}
+            for need in each
+        }
+        self.facts |= {
+            "paths": {k: self._draw(t.shape).double().abs() for k, t in parameters.items()},
             "inputs": {k: self._inputs(spec, parameters[k]) for k, spec in specs.items()},
             "grams": {k: self._gram(spec, parameters[k]) for k, spec in specs.items()},
+            "features": {k: self._features(spec, parameters[k]) for k, spec in specs.items()},
         }
 
     def _draw(self, shape: Sequence[int]) -> Tensor:
@@ -116,6 +126,10 @@ class _MadeUp:
         rows = self._draw((spec.groups, 2 * k, k)).double()
         gram = rows.mT @ rows / (2 * k)
         return GramFacts(spec.weight, spec, gram, rows.mean(1), 2 * k, spec.taps)
+
+    def _features(self, spec: Spec, weight: Tensor) -> Tensor:
+        channels = spec.groups * spec.matrix(weight).shape[2] // spec.taps
+        return self._draw((5, channels, 4, 4) if spec.kernel else (5, channels)).relu()
 
     def tensors(self) -> dict[str, Tensor]:
         """All tensors, by a name to show."""
@@ -135,7 +149,9 @@ class _MadeUp:
         """What is gathered over all data."""
         return {need: self.facts[need] for need in needs}
 
-    def mean(self, needs: Collection[str], visit: Visit) -> dict[str, Tensor]:
+    def mean(
+        self, needs: Collection[str], visit: Visit, weights: Collection[str] = ()
+    ) -> dict[str, Tensor]:
         """Of two equal batches."""
         found = visit(self.once(needs, ()))
         return {
