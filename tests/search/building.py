@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,13 +10,17 @@ import torch
 from torch import Tensor, nn
 
 import secateur as sc
+from secateur.allocate.decide import Decider
 from secateur.apply.cut import replay
 from secateur.core.batches import Call, as_call
 from secateur.core.budget import Budget
+from secateur.core.plan import Plan
 from secateur.core.tensors import light_copy, own_memory
 from secateur.demo.data import Digits, digits, trained
+from secateur.graph.analyze import analyze
 from secateur.measure.cost import Amounts
 from secateur.search.trial import Trial
+from secateur.units import Channel
 
 
 @dataclass
@@ -31,7 +35,16 @@ class Builder:
 
     def __call__(self, budget: Budget) -> Trial:
         self.asked.append(budget)
-        plan = sc.plan(self.model, self.example, budget=budget, **self.arguments)
+        return self.cut(sc.plan(self.model, self.example, budget=budget, **self.arguments))
+
+    def keep(self, counts: Mapping[str, int]) -> Trial:
+        """Cut only the sites named, to those counts."""
+        graph = analyze(self.model, self.example)
+        decider = Decider.prepare(self.model, graph, unit=Channel(), criterion="magnitude")
+        return self.cut(decider.keeping(counts))
+
+    def cut(self, plan: Plan) -> Trial:
+        """A repaired copy."""
         twin = light_copy(self.model)
         replay(twin, plan)
         own_memory(twin, self.model)
