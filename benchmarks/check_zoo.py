@@ -1,4 +1,4 @@
-"""Check that every model of the zoo builds and runs, twice with equal results, finite and quick.
+"""Check that every model of the zoo builds and runs: quickly, finite, twice alike, and backward.
 
     python benchmarks/check_zoo.py [--set odd] [--filter 'lstm*']
 
@@ -17,6 +17,7 @@ import warnings
 
 import torch
 import zoo
+from coverage_child import backward_error
 from outputs import tensors_in
 
 _SECONDS, _GIB, _LARGE = 10.0, 12, 1e6
@@ -45,6 +46,7 @@ def check(set_name: str, name: str) -> tuple[str, bool]:
         "an empty output": any(t.numel() == 0 for t in first),
         "very large outputs": peak > _LARGE,
         "slow": seconds > _SECONDS,
+        "no backward pass": bool(backward_error(model, example)),
     }
     found = [problem for problem, there in problems.items() if there]
     count = sum(p.numel() for p in model.parameters()) / 1e6

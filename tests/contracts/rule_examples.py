@@ -243,6 +243,7 @@ call("nonzero", "2 3 -> 4 2", ONE_HOT)
 call("masked_select", "2 3, 2 3 -> 4", R(2, 3), ONE_HOT)
 call("histc", "8 -> 4", R(8), 4)
 call("bincount", "5 -> 4", torch.tensor([0, 3, 2, 2, 1]))
+call("repeat_interleave", "3 -> 6", torch.tensor([1, 2, 3]))
 call("unique_consecutive _unique2", "5 -> 4, 0, 0", torch.tensor([0, 1, 2, 2, 3]))
 
 # --- normalisation --------------------------------------------------------------------------------

@@ -43,6 +43,14 @@ def test_a_literal_stride_freezes_and_a_read_one_adapts() -> None:
     assert free(analyze(literal, X)) == {}
 
 
+def test_repeats_given_as_a_tensor_hold_the_positions_that_are_repeated() -> None:
+    times = torch.tensor([1, 0, 2, 1, 1, 1, 1, 1])
+    graph = analyze(Between(lambda m, x: x.repeat_interleave(times, 1)), X)
+    assert not free(graph) and not graph.unknown
+    rows = Between(lambda m, x: x.repeat_interleave(times[:2], 0))
+    assert free(analyze(rows, X)) == {"a": 8}
+
+
 def test_repeats_are_sizes() -> None:
     model = Between(lambda m, x: x.repeat(1, m.times), out=16, times=2)
     assert 8 in free(analyze(model, X)).values()

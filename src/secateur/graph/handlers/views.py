@@ -95,6 +95,8 @@ def _repeat_interleave(
     trace: Trace, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any
 ) -> None:
     times = args[1] if len(args) > 1 else kwargs.get("repeats")
-    fresh = [axis for axis in trace.scratch.pop("expanded", []) if axis.size == times]
-    if isinstance(times, int) and fresh:
-        equate(trace, times, fresh[-1], "a number of repeats")
+    expanded = trace.scratch.pop("expanded", [])
+    if isinstance(times, int):  # a tensor of numbers is the operation's own business
+        fresh = [axis for axis in expanded if axis.size == times]
+        for axis in fresh[-1:]:
+            equate(trace, times, axis, "a number of repeats")

@@ -210,7 +210,7 @@ def unpack(op: Op) -> None:
     op.give(op.out[1], [op.spatial(n) for n in op.out[1].shape])
 
 
-@rule(*atens("nonzero masked_select histc bincount unique_consecutive _unique2"))
+@rule(*atens("nonzero masked_select histc bincount unique_consecutive _unique2 repeat_interleave"))
 def listed(op: Op) -> None:
     """Elements are listed or counted by their positions: everything stays."""
     for tensor in op.inputs:
