@@ -42,8 +42,12 @@ def test_places_are_proportional_and_higher_is_up() -> None:
     assert y3 < y1
 
 
-def test_the_curve_joins_the_best_and_the_original_only() -> None:
-    marks = (Mark(10, 0.9, "dense"), Mark(8, 0.5, "dominated"), Mark(5, 0.8, "best", 0.01))
+def test_the_curve_joins_what_is_joined() -> None:
+    marks = (
+        Mark(10, 0.9, "dense"),
+        Mark(8, 0.5, "dominated", joined=False),
+        Mark(5, 0.8, "best", 0.01),
+    )
     text = svg(chart(*marks))
     places = circles(text)
     assert len(places) == 3

@@ -18,9 +18,9 @@ _COLOURS = {"dense": "#d1495b", "best": "#00798c", "dominated": "#9aa5b1"}
 
 @dataclass(frozen=True)
 class Mark:
-    """One point. kind: "dense" (the original), "best" (on the curve) or "dominated"; error: of y.
+    """One point. kind: "dense" (the original), "best" or "dominated"; error: of y.
 
-    label: shown when the pointer rests on it.
+    label: shown when the pointer rests on it. joined: the curve goes through it.
     """
 
     x: float
@@ -28,11 +28,12 @@ class Mark:
     kind: Literal["dense", "best", "dominated"] = "best"
     error: float | None = None
     label: str = ""
+    joined: bool = True
 
 
 @dataclass(frozen=True)
 class Chart:
-    """Points with axes; the best ones and the original are joined by a line."""
+    """Points with axes, and a curve through those that are joined."""
 
     title: str
     x_label: str
@@ -128,7 +129,7 @@ def _grid(xs: Sequence[float], ys: Sequence[float]) -> list[str]:
 
 
 def _line(marks: Sequence[Mark], xs: Sequence[float], ys: Sequence[float]) -> str:
-    best = sorted((m for m in marks if m.kind != "dominated"), key=lambda mark: mark.x)
+    best = sorted((mark for mark in marks if mark.joined), key=lambda mark: mark.x)
     if len(best) < 2:
         return ""
     path = "L".join(f"{_x(mark.x, xs)} {_y(mark.y, ys)}" for mark in best)

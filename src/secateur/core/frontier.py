@@ -94,7 +94,10 @@ class Frontier:
     @property
     def chart(self) -> Chart:
         """What is plotted."""
-        marks = [Mark(self.dense.cost, self.dense.quality, "dense", label="the original")]
+        dense = self.dense
+        marks = [
+            Mark(dense.cost, dense.quality, "dense", None, "the original", not dense.dominated)
+        ]
         marks += [
             Mark(
                 point.cost,
@@ -102,6 +105,7 @@ class Frontier:
                 "dominated" if point.dominated else "best",
                 point.error,
                 f"{point.quality:.4g} at {self._shown(point)} ({point.share:.1%} allowed)",
+                not point.dominated,
             )
             for point in self.points
         ]
