@@ -14,13 +14,16 @@ from hypothesis import strategies as st
 from torch import nn
 
 from secateur.allocate import Nanoseconds, allocate, smallest
+from secateur.core.batches import as_call
 from secateur.core.measured import Latency
 from secateur.graph import analyze
 from secateur.measure.cost import Cost
+from secateur.measure.latency_jobs import find
 from secateur.measure.latency_table import (
     Grid,
     LatencyTable,
     _monotone,
+    _stretch,
     _to_zero,
     gain_possible,
     latency_table,
@@ -71,7 +74,7 @@ def test_it_is_the_sum_and_the_rest(counts: dict[str, int]) -> None:
     table = made()
     stream, hidden = counts.get("0", 16), counts.get("2.inner.0", 32)
     outputs = 5 * (stream + hidden + stream + 3)
-    launches = 3 * 1e-3  # two ReLUs and a sum, at the time of one element
+    launches = 3 * 0.5e-3  # two ReLUs and a sum, at half the time of two operations
     rest = 10.0 - FULL * 1e-3
     assert table.rest_ms == pytest.approx(rest)
     expected = outputs * 1e-3 + launches + (rest - launches) * outputs / FULL
@@ -85,11 +88,36 @@ def test_operations_that_take_longer_than_the_model_are_scaled_to_it() -> None:
     assert table.predict({"2.inner.0": 16}) == pytest.approx(0.1 * (FULL - 80) / FULL)
 
 
+def test_on_a_busy_machine_operations_count_for_what_they_take_in_long_runs() -> None:
+    model, x = network()
+    graph = analyze(model, x)
+    alone = made()
+    found = find(model, as_call(model, x), graph)
+    grids = {
+        op.job: Grid((op.job.inside,), (op.job.outside,), np.array([[5e-6 * op.job.outside]]))
+        for op in found.operations
+    }
+    busy = LatencyTable(found, grids, whole(10.0), 0.0, stretch=3.0)
+    assert alone.rest_ms == pytest.approx(10.0 - FULL * 1e-3)
+    assert busy.rest_ms == pytest.approx(10.0 - 3 * FULL * 1e-3)
+    assert busy.predict({}) == pytest.approx(10.0)
+    swamped = LatencyTable(found, grids, whole(10.0), 0.0, stretch=100.0)
+    assert swamped.rest_ms == 0 and swamped.predict({}) == pytest.approx(10.0)
+
+
+def test_the_stretch_is_at_least_one() -> None:
+    calls = []
+    cpu = torch.device("cpu")
+    assert _stretch(lambda: calls.append(1), 1.0, 10.0, cpu) == 1.0
+    assert len(calls) == 10 * 3  # ten fill the window, three times
+    assert _stretch(lambda: None, 1e-12, 1e-9, cpu) > 1.0
+
+
 def test_a_removed_block_takes_its_operations_along() -> None:
     table = made()
     left = 5 * (16 + 3)
     rest = 10.0 - FULL * 1e-3
-    expected = left * 1e-3 + 0.003 * 2 / 4 + (rest - 0.003) * left / FULL
+    expected = left * 1e-3 + 0.0015 * 2 / 4 + (rest - 0.0015) * left / FULL
     assert table.predict({}, ["2"]) == pytest.approx(expected)
     assert table.predict({}, ["2.inner", "nothing"]) == pytest.approx(expected)
 

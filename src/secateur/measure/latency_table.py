@@ -50,26 +50,32 @@ class LatencyTable:
     The sum of its linear operations' and recurrent layers' times, each interpolated between
     measured sizes (bilinear, made monotone in both), plus the rest: what the whole model takes
     beyond them, at least 0. Of the rest, the launches of the other operations stay (counted, at the
-    time of an operation on one element), and the remainder shrinks with the share of output
-    elements that stay. If the operations alone take longer than the whole model, they are scaled
-    down to it. So the prediction for the full model is what was measured, and keeping more is never
-    predicted to be faster.
+    mean time of a normalisation and an activation of one element), and the remainder shrinks with
+    the share of output elements that stay. If the operations alone take longer than the whole
+    model, they are scaled down to it. So the prediction for the full model is what was measured,
+    and keeping more is never predicted to be faster.
 
-    whole: the timing of the full model. rest_ms: what is not a linear operation.
+    whole: the timing of the full model. rest_ms: what is not a linear operation. stretch: how much
+    longer an operation takes in a stretch as long as the model's run than alone, on a busy machine.
     """
 
     def __init__(
-        self, found: Found, grids: Mapping[Job, Grid], whole: Latency, launch: float = 0.0
+        self,
+        found: Found,
+        grids: Mapping[Job, Grid],
+        whole: Latency,
+        launch: float = 0.0,
+        stretch: float = 1.0,
     ) -> None:
         self.whole = whole
         self.operations = found.operations
         self._compile(grids)
         full = self._sizes(self._program.run({}))
-        milliseconds = 1000 * self._times(*full)[:, 0]
-        total = float(milliseconds.sum())
-        self._scale = min(1.0, whole.median_ms / total) if total > 0 else 1.0
+        alone = 1000 * float(self._times(*full).sum())
+        total = stretch * alone
+        self._scale = min(stretch, whole.median_ms / alone) if alone > 0 else 1.0
         self.rest_ms = max(0.0, whole.median_ms - total)
-        self._fixed = min(self.rest_ms, 1000 * launch * found.others)
+        self._fixed = min(self.rest_ms, 1000 * launch * stretch * found.others)
         self._outputs = np.array([op.outputs for op in found.operations])
         self._whole_outputs = float(self._outputs @ full[1][:, 0]) or 1.0
         self._alive = lru_cache(maxsize=256)(self._mask)
@@ -203,15 +209,22 @@ def latency_table(
         clock = timer or partial(seconds, device=device)
         launch = known.get("launch")
         if launch is None:
-            one = torch.full((1,), 0.5, device=device)
-            launch = known["launch"] = clock(partial(torch.neg, one))
+            small = nn.Sequential(nn.BatchNorm1d(1), nn.ReLU()).to(device).eval()
+            one = torch.full((1, 1), 0.5, device=device)
+            launch = known["launch"] = clock(partial(small, one)) / 2
         grids: dict[Job, Grid] = {}
         for job in dict.fromkeys(op.job for op in found.operations):
             users = [op for op in found.operations if op.job == job]
             moves = any(op.inside.names for op in users), any(op.outside.names for op in users)
             grids[job] = _measured(job, moves, device, known, clock)
             known.save()
-    return LatencyTable(found, grids, timed, launch)
+        stretch = 1.0
+        if timer is None and grids:
+            job = max(grids, key=lambda job: grids[job].seconds[-1, -1])
+            run = job.make(job.inside, job.outside, device)
+            alone = float(grids[job].seconds[-1, -1])
+            stretch = _stretch(run, alone, timed.median_ms / 1000, device)
+    return LatencyTable(found, grids, timed, launch, stretch)
 
 
 @dataclass(frozen=True)
@@ -271,25 +284,36 @@ def seconds(
         >>> seconds(lambda: None) < 1e-3
         True
     """
-    on_cpu = device is None or device.type == "cpu"
-    wait = (lambda: None) if on_cpu else partial(torch.accelerator.synchronize, device)
-
-    def timing(calls: int) -> float:
-        start = perf_counter()
-        for _ in range(calls):
-            run()
-        wait()
-        return (perf_counter() - start) / calls
-
-    timing(1)
-    calls = max(1, min(1000, round(2e-4 / max(timing(1), 1e-9))))
+    _timing(run, 1, device)
+    calls = max(1, min(1000, round(2e-4 / max(_timing(run, 1, device), 1e-9))))
     taken: list[float] = []
     start = perf_counter()
     while True:
-        taken.append(timing(calls))
+        taken.append(_timing(run, calls, device))
         spent = perf_counter() - start
         if (len(taken) >= 5 and spent >= least) or (len(taken) >= 3 and spent >= most):
             return median(taken)
+
+
+def _timing(run: Callable[[], object], calls: int, device: torch.device | None) -> float:
+    """Seconds of one of several calls in a row."""
+    start = perf_counter()
+    for _ in range(calls):
+        run()
+    if device is not None and device.type != "cpu":
+        torch.accelerator.synchronize(device)
+    return (perf_counter() - start) / calls
+
+
+def _stretch(run: Callable[[], object], alone: float, window: float, device: torch.device) -> float:
+    """How much longer a call takes when calls fill the window than in short timings; at least 1.
+
+    A busy machine interrupts long runs, and spares short ones: without this, all of the waiting in
+    the whole model's time would count as the rest.
+    """
+    calls = max(1, round(window / max(alone, 1e-9)))
+    number = max(3, min(15, round(2 / max(window, 1e-9))))
+    return max(1.0, median(_timing(run, calls, device) for _ in range(number)) / max(alone, 1e-9))
 
 
 def _measured(
