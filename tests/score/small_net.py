@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
@@ -122,6 +122,3 @@ def by_name(model: nn.Module, vector: Tensor) -> dict[str, Tensor]:
         found[name] = vector[start : start + p.numel()].reshape(p.shape)
         start += p.numel()
     return found
-
-
-Element = Callable[[Tensor, Tensor], Tensor]

@@ -114,3 +114,40 @@ def test_flap_of_equal_indices_is_zero() -> None:
     where = Site("c", "channel", 3, (Slice("weight", 1, Leaf("c", 3), "in"),))
     found = scores("flap", [where], Facts.of(net), Gather(net, None, [torch.ones(4, 3)]))
     assert found["c"].tolist() == [0, 0, 0] and found.comparable
+
+
+def test_blocks_keep_their_weights_sum() -> None:
+    net = nn.ModuleDict({"block": nn.Linear(2, 3)})
+    facts = Facts.of(net)
+    where = Site("block", "layer", 1, module="block")
+    net.forward = lambda x: net["block"](x)  # type: ignore[method-assign]
+    for name in NAMES:
+        found = scores(name, [where], facts, Gather(net, None, [torch.ones(2, 2)]))["block"]
+        torch.testing.assert_close(found.float(), scores("l1", [where], facts)["block"])
+    assert f"{NAMES[0]}: block is a block, scored by l1 instead" in facts.notes
+
+
+class Odd(nn.Module):
+    """A transposed convolution and a product with a matrix `[in, out]`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.up = nn.ConvTranspose2d(4, 6, 2, stride=2, groups=2)
+        self.flipped = nn.Parameter(torch.randn(4, 5))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return self.up(x), x.mean((2, 3)) @ self.flipped
+
+
+def test_weights_that_lie_the_other_way() -> None:
+    torch.manual_seed(0)
+    net, leaf = Odd(), Leaf("c", 4)
+    parts = (Slice("up.weight", 0, leaf, "in"), Slice("flipped", 0, leaf, "in"))
+    x = torch.randn(6, 4, 3, 3)
+    where = Site("c", "channel", 4, parts)
+    found = scores("wanda", [where], Facts.of(net), Gather(net, None, [x]))["c"]
+    up, flipped = (w.detach().double().abs() for w in (net.up.weight, net.flipped))
+    wide = x.double()
+    expected = wide.square().mean((0, 2, 3)).sqrt() * up.sum((1, 2, 3))
+    expected += wide.mean((2, 3)).square().mean(0).sqrt() * flipped.sum(1)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=0)

@@ -317,6 +317,33 @@ def test_a_user_s_function_may_ask_for_gradients(net: nn.Module) -> None:
     assert all(bool((found[where.name] > 0).all()) for where in SITES)
 
 
+def test_needs_are_one_name_or_several(net: nn.Module) -> None:
+    one = Criterion("x", lambda s, f: torch.ones(s.n), needs="gradients")  # type: ignore[arg-type]
+    assert one.needs == {"gradients"} and resolve("l1").needs == frozenset()
+
+    def both(where: Site, facts: Facts) -> Tensor:
+        """Wants what comes once, and what comes with every batch."""
+        inputs, gradients = facts.get("inputs"), facts.get("gradients")
+        assert set(inputs) == {"next.weight"} and facts.grams is None
+        return inputs["next.weight"].variance[0] * gradients["next.weight"].square().sum((0, 2, 3))
+
+    both.needs = ("gradients", "inputs")  # type: ignore[attr-defined]
+    found = scores(both, [CONV], Facts.of(net), Gather(net, None, batches()))
+    assert bool((found["c"] > 0).all())
+    both.needs = ("gradients", "sample_gradients")  # type: ignore[attr-defined]
+    with pytest.raises(RecipeError, match="come at different times"):
+        scores(both, [CONV], Facts.of(net), Gather(net, None, batches()))
+    with pytest.raises(RecipeError, match="declare needs='grams'"):
+        Facts.of(net).get("grams")
+
+
+def test_data_without_labels_do_for_criteria_that_need_none(net: nn.Module) -> None:
+    given = Gather(net, None, [x for x, _ in batches()])
+    assert set(scores("vbp", SITES, Facts.of(net), given)) == {"c", "h", "heads"}
+    with pytest.raises(InputError, match="without targets there is no loss"):
+        scores("taylor", SITES, Facts.of(net), given)
+
+
 def test_every_criterion_has_a_paper_and_a_docstring() -> None:
     assert set(criteria) >= NAMES
     for name in NAMES:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import torch
 from small_net import SITES, batches, by_name, consumed, gradients, hessian, net
+from torch import nn
 
+from secateur.core.layout import Leaf
+from secateur.core.site import Site, Slice
 from secateur.measure.stats import Gather
 from secateur.score import Facts, criteria, scores
 
@@ -55,11 +58,6 @@ def test_the_second_order_is_that_of_the_whole_hessian() -> None:
 
 def test_the_second_order_is_exact_for_a_quadratic_loss() -> None:
     """What the paper's expansion is of: the loss at zero, where all weights of one site go."""
-    from torch import nn
-
-    from secateur.core.layout import Leaf
-    from secateur.core.site import Site, Slice
-
     torch.manual_seed(0)
     model = nn.Linear(3, 1, bias=False)
     whole = Site("all", "channel", 1, (Slice("weight", 0, Leaf("all", 1), "in"),))

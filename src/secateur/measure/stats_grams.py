@@ -67,8 +67,8 @@ class Shape:
 class Grams(Mapping[str, GramFacts]):
     """Gram matrices by weight, gathered when they are asked for.
 
-    A pass over the data gathers those that are asked for, and those of the weights behind them
-    (which will be asked for next) as long as they fit in `limit` bytes; earlier ones are dropped.
+    A pass over the data gathers those that are asked for, and those of the weights behind the first
+    of them (which will be asked for next) as far as they fit in `limit` bytes; others are dropped.
 
     sizes: bytes by weight, in the order of use. fill: gathers some weights in one pass.
     """
@@ -89,18 +89,23 @@ class Grams(Mapping[str, GramFacts]):
         """
         wanted = self._thinned([name for name in dict.fromkeys(names) if name in self.sizes])
         if any(name not in self._held for name in wanted):
-            self._held = {name: self._held[name] for name in wanted if name in self._held}
-            used = sum(self.sizes[name] for name in wanted)
-            missing = [name for name in wanted if name not in self._held]
-            order = list(self.sizes)
-            for name in order[order.index(missing[-1]) + 1 :]:
-                if used + self.sizes[name] > self.limit:
-                    break
-                if name not in wanted:
-                    missing.append(name)
-                    used += self.sizes[name]
-            self._held |= self.fill(missing)
+            window = self._window(wanted)
+            self._held = {name: self._held[name] for name in window if name in self._held}
+            self._held |= self.fill([name for name in window if name not in self._held])
         return {name: self._held[name] for name in wanted if name in self._held}
+
+    def _window(self, wanted: list[str]) -> list[str]:
+        """What is wanted, and what comes behind the first of it, as far as it fits."""
+        order = list(self.sizes)
+        used = sum(self.sizes[name] for name in wanted)
+        chosen = set(wanted)
+        for name in order[min(order.index(each) for each in wanted) :]:
+            if name not in chosen:
+                used += self.sizes[name]
+                if used > self.limit:
+                    break
+                chosen.add(name)
+        return [name for name in order if name in chosen]
 
     def _thinned(self, names: list[str]) -> list[str]:
         total = sum(self.sizes[name] for name in names)

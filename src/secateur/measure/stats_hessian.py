@@ -49,7 +49,7 @@ def hessian_over_batches(
         tensor([[18.]], dtype=torch.float64)
 
     Raises:
-        InputError: As `mean_over_batches`.
+        InputError: As `mean_over_batches`; or an operation has no second derivative.
     """
     run = loss or default_loss
     sums: dict[str, Tensor] = {}
@@ -89,7 +89,13 @@ def _product(
     )
     if not isinstance(total, Tensor):  # the loss is linear
         return [torch.zeros_like(parameter) for parameter in parameters]
-    found = torch.autograd.grad(total, parameters, retain_graph=True, allow_unused=True)
+    try:
+        found = torch.autograd.grad(total, parameters, retain_graph=True, allow_unused=True)
+    except RuntimeError as error:
+        raise InputError(
+            f"the model cannot be differentiated twice: {error}",
+            hint="use a criterion of first order, such as 'taylor' or 'fisher'",
+        ) from error
     return [torch.zeros_like(p) if h is None else h for p, h in zip(parameters, found, strict=True)]
 
 

@@ -71,9 +71,10 @@ def input_facts(
         name = use.spec.weight
         if same_form(specs.setdefault(name, whole(use.spec)), use.spec):
             found.setdefault(name, Moments()).add(channels(use))
-            check_finite(found[name].mean, name)
 
     watch(model, calls, see, wanted)
+    for name, moments in found.items():  # in the order of use, so that the first is the cause
+        check_finite(moments.mean, name)
     return {
         name: InputFacts(name, specs[name], m.count, m.mean, m.variance)
         for name, m in found.items()

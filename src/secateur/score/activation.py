@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from secateur.core.site import Site
-from secateur.score.consumers import pooled
+from secateur.score.consumers import pooled, unread
 from secateur.score.criterion import Facts, criterion
-from secateur.score.magnitude import l1
 
 _VBP = "Berisha et al., Variance-Based Pruning for Accelerating Pre-trained Networks, ICCV 2025"
 _FLAP = "An et al., Fluctuation-based Adaptive Structured Pruning for LLMs, AAAI 2024"
@@ -23,7 +21,7 @@ def vbp(site: Site, facts: Facts) -> Tensor:
     its consumers. A site that no linear operation reads is scored by `l1`, with a note.
     """
     found = pooled(site, facts, lambda inputs, _: inputs.variance)
-    return _unread(site, facts, "vbp") if found is None else found
+    return unread(site, facts, "vbp") if found is None else found
 
 
 @criterion("activation", needs="inputs", paper="Muralidharan et al., Minitron, NeurIPS 2024")
@@ -33,7 +31,7 @@ def activation(site: Site, facts: Facts) -> Tensor:
     Summed over the channels of an index and over its consumers; otherwise as `vbp`.
     """
     found = pooled(site, facts, lambda inputs, _: (inputs.squared / inputs.count).sqrt())
-    return _unread(site, facts, "activation") if found is None else found
+    return unread(site, facts, "activation") if found is None else found
 
 
 @criterion("flap", needs="inputs", comparable=True, paper=_FLAP)
@@ -42,10 +40,12 @@ def flap(site: Site, facts: Facts) -> Tensor:
 
     Standardised over the site (mean 0, deviation 1), so that sites can be ranked together, as in
     the paper. A site of one index scores 0. Where nothing is known to read it, squares of `l1`
-    take the place, with a note.
+    take the place, with a note; blocks are scored by `l1` as it is.
     """
+    if site.module is not None:
+        return unread(site, facts, "flap")
     found = pooled(site, facts, lambda inputs, w: inputs.variance * w.square().sum((1, 3)))
-    raw = _unread(site, facts, "flap").double().square() if found is None else found.double()
+    raw = unread(site, facts, "flap").double().square() if found is None else found.double()
     deviation = raw.std(correction=0)
     if site.n < 2 or not bool(deviation > 0):
         return raw - raw  # zeros, or NaN where there was one
@@ -65,9 +65,4 @@ def wanda(site: Site, facts: Facts) -> Tensor:
         facts,
         lambda inputs, w: (inputs.squared / inputs.count).sqrt() * w.abs().sum((1, 3)),
     )
-    return _unread(site, facts, "wanda") if found is None else found
-
-
-def _unread(site: Site, facts: Facts, name: str) -> Tensor:
-    facts.notes.append(f"{name}: no linear operation reads {site.name}, scored by l1 instead")
-    return torch.as_tensor(l1(site, facts))
+    return unread(site, facts, "wanda") if found is None else found

@@ -12,6 +12,7 @@ from secateur.core.site import Site, Slice, pool_vector
 from secateur.measure.linear import Spec
 from secateur.measure.stats_inputs import InputFacts
 from secateur.score.criterion import Facts, accumulator
+from secateur.score.magnitude import l1
 
 
 def consumers(site: Site, known: Container[str]) -> Iterator[Slice]:
@@ -41,6 +42,13 @@ def pooled(
             mine = pool_vector(flat, part.layout, site.name, site.n)
             total = mine if total is None else total + mine.to(total.device)
     return total
+
+
+def unread(site: Site, facts: Facts, name: str) -> Tensor:
+    """`l1` for a site that no linear operation reads, and for blocks; with a note."""
+    why = f"{site.name} is a block" if site.module else f"no linear operation reads {site.name}"
+    facts.notes.append(f"{name}: {why}, scored by l1 instead")
+    return torch.as_tensor(l1(site, facts))
 
 
 def positions(layout: Layout, leaf: str, n: int, groups: int, channels: int) -> Tensor | None:

@@ -134,7 +134,8 @@ class Criterion:
     combine: Combine | None = None
 
     def __post_init__(self) -> None:
-        """Show the function's own documentation."""
+        """Show the function's own documentation; needs may be given as one name."""
+        object.__setattr__(self, "needs", _needs(self.needs))
         wears(self, self.function)
 
     def __call__(self, site: Site, facts: Facts) -> Tensor:
@@ -164,7 +165,7 @@ def criterion(
     Raises:
         RecipeError: a name is taken, or `needs` is unknown.
     """
-    wanted = _needs(needs)
+    wanted = _needs(needs)  # refused before there is a function
 
     def register(function: Score) -> Criterion:
         made = Criterion(names[0] if names else "", function, wanted, comparable, cumulative, paper)

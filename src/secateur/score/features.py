@@ -10,13 +10,12 @@ from torch import Tensor
 
 from secateur.core.site import Site
 from secateur.measure.stats_inputs import double
-from secateur.score.consumers import consumers, positions
+from secateur.score.consumers import consumers, positions, unread
 from secateur.score.criterion import Facts, criterion
-from secateur.score.magnitude import l1
 
 _HRANK = "Lin et al., HRank: Filter Pruning using High-Rank Feature Map, CVPR 2020"
 _CHIP = "Sui et al., CHIP: CHannel Independence-based Pruning, NeurIPS 2021"
-_WORK = 2**31  # multiplications for the spectra of one batch of maps, roughly
+_WORK = 2**29  # multiplications for the spectra of one batch of maps, roughly
 
 
 @criterion("hrank", needs="features", paper=_HRANK)
@@ -61,8 +60,7 @@ def _scored(site: Site, facts: Facts, name: str, score: Callable[[Tensor], Tenso
                 maps = maps[:, :, None]
             total.append(score(maps).cpu())
     if not total:
-        facts.notes.append(f"{name}: no linear operation reads {site.name}, scored by l1 instead")
-        return torch.as_tensor(l1(site, facts)).cpu()
+        return unread(site, facts, name).cpu()
     return torch.stack(total).mean(0)
 
 

@@ -9,9 +9,8 @@ from torch import Tensor
 
 from secateur.core.site import Site
 from secateur.measure.stats_grams import GramFacts, Grams
-from secateur.score.consumers import columns, consumers
+from secateur.score.consumers import columns, consumers, unread
 from secateur.score.criterion import Facts, criterion
-from secateur.score.magnitude import l1
 
 _RIDGE = 1e-2
 _WORK = 5e8  # elements of inverses that all updates of one site may touch, roughly
@@ -165,8 +164,7 @@ def _problems(site: Site, facts: Facts) -> list[_Problem]:
 
 def _by_weights(site: Site, facts: Facts) -> Tensor:
     """The share of the producing weights' sum that goes with an index and all smaller ones."""
-    facts.notes.append(f"osscar: no linear operation reads {site.name}, scored by l1 instead")
-    values = torch.as_tensor(l1(site, facts)).detach().double().cpu()
+    values = unread(site, facts, "osscar").detach().double().cpu()
     if site.module is not None:
         return 1 + values / (1 + values)  # the whole branch goes: behind all channels
     order = values.argsort(stable=True)

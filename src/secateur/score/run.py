@@ -104,7 +104,7 @@ def _raw(
         facts = replace(facts, **gather.once(needs & _ONCE, weights))
     each = needs - _ONCE
     if gather is None or not each:
-        return {site.name: used(site, facts) for site in sites}
+        return {site.name: used(site, facts) for site in _in_order(sites, facts)}
     if not any(each <= group for group in _TOGETHER):
         raise RecipeError(
             f"the criterion {used.name!r} needs {' and '.join(sorted(each))}, "
@@ -117,6 +117,18 @@ def _raw(
         return {site.name: used(site, batch) for site in sites}
 
     return gather.mean(each, visit, weights)
+
+
+def _in_order(sites: Sequence[Site], facts: Facts) -> list[Site]:
+    """Sites in the order in which their consumers run: Gram matrices come in that order."""
+    order = {name: k for k, name in enumerate(facts.grams or ())}
+    first = {
+        site.name: min(
+            (order[part.tensor] for part in site.slices if part.tensor in order), default=-1
+        )
+        for site in sites
+    }
+    return sorted(sites, key=lambda site: first[site.name])
 
 
 def _checked(used: Criterion, site: Site, score: object, facts: Facts) -> Tensor:

@@ -90,8 +90,9 @@ def kmeans(rows: Tensor, k: int, generator: torch.Generator) -> tuple[Tensor, Te
     """
     first = torch.randint(len(rows), (1,), generator=generator)
     centres = rows[first]
+    nearest = torch.full((len(rows),), torch.inf, dtype=rows.dtype)
     while len(centres) < k:
-        nearest = torch.cdist(rows, centres).min(1).values.square()
+        nearest = nearest.minimum((rows - centres[-1]).square().sum(1))
         weights = nearest if bool(nearest.sum() > 0) else torch.ones_like(nearest)
         drawn = torch.multinomial(weights.nan_to_num(0, 0, 0) + 1e-300, 1, generator=generator)
         centres = torch.cat([centres, rows[drawn]])
