@@ -28,17 +28,19 @@ def distance(dense: Sequence[Sequence[Tensor]], other: Sequence[Sequence[Tensor]
         >>> distance([[torch.tensor([[1.0, 2.0]])]], [[torch.tensor([[2.0, 3.0]])]])
         0.0
     """
-    apart = spread = 0.0
+    apart = spread = power = 0.0
     for reference, found in zip(dense, other, strict=True):
         for a, b in zip(reference, found, strict=True):
             if a.shape != b.shape:
                 continue
             x, y = (_scores(t.double()) for t in (a, b))
             apart += float((x - y).square().sum())
+            power += float(x.square().sum())
             spread += (
                 float((x - x.mean(0)).square().sum()) if len(x) > 1 else float(x.square().sum())
             )
-    return apart / max(spread, 1e-30) if apart == apart else float("inf")
+    spread = max(spread, 1e-6 * power, 1e-30)  # equal outputs: no division by their rounding
+    return apart / spread if apart == apart else float("inf")
 
 
 def _scores(value: Tensor) -> Tensor:

@@ -207,9 +207,10 @@ class Follow(TorchDispatchMode):
         first, second = args[:2]
         if not (isinstance(first, Tensor) and isinstance(second, Tensor)):
             return None
-        if first.shape != second.shape or first is second:
+        if first.shape != second.shape or not (pending.last is first or pending.last is second):
             return None
-        return second if pending.last is first else first if pending.last is second else None
+        other = second if pending.last is first else first
+        return None if self._open.get(id(other)) is pending else other  # it meets itself
 
     def _extend(self, pending: Pending, func: Any, args: Any, kwargs: Any, out: Any) -> None:
         result = out[0] if isinstance(out, (tuple, list)) else out

@@ -34,7 +34,7 @@ class Place:
     @classmethod
     def find(cls, slot: Slot, dense: Use, small: Use, uses: int, plan: Plan) -> Place | None:
         """The place, or None where the two layers do not line up."""
-        outputs = _mask(plan, dense.spec, dense.spec.out_dim, dense.out.shape)
+        outputs = _outputs(plan, dense)
         inputs = _inputs(plan, dense)
         kinds = dense.spec.kind, small.spec.kind
         if int(outputs.sum()) != _width(small, small.out) or kinds[0] != kinds[1]:
@@ -67,17 +67,21 @@ def _inputs(plan: Plan, use: Use) -> Mask:
     return keep
 
 
-def _mask(plan: Plan, spec: Spec, dim: int, shape: torch.Size) -> Mask:
-    """Which output channels of the dense layer stay."""
-    keep = _keep(plan, spec.bias, 0) if spec.bias is not None else None
+def _outputs(plan: Plan, use: Use) -> Mask:
+    """Which outputs of the dense layer stay."""
+    spec = use.spec
+    keep = None if spec.bias is None else _keep(plan, spec.bias, 0)
     if keep is not None:
         return keep if spec.bias_rows is None else keep[slice(*spec.bias_rows)]
+    keep = _keep(plan, spec.weight, spec.out_dim)
     if keep is None:
-        keep = _keep(plan, spec.weight, dim)
-        if keep is not None and spec.kind == "transposed":
-            keep = np.tile(keep, spec.groups)
-    if keep is None:
-        return np.ones(shape[1 if spec.kernel else -1], dtype=np.bool_)
+        return np.ones(_width(use, use.out), dtype=np.bool_)
+    if spec.kind == "transposed":
+        inputs = _keep(plan, spec.weight, spec.in_dim)
+        groups = np.ones((spec.groups, 1), np.bool_)
+        if inputs is not None:
+            groups = np.any(inputs.reshape(spec.groups, -1), axis=1, keepdims=True)
+        return (groups & keep[None]).reshape(-1)
     return keep if spec.rows is None else keep[slice(*spec.rows)]
 
 

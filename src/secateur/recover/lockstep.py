@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from threading import Semaphore, Thread
 from typing import Any
 
@@ -40,12 +40,13 @@ class Run:
         self._go, self._paused = Semaphore(0), Semaphore(0)
         self._thread = Thread(target=self._body, daemon=True)
         self._started = False
+        self._device = torch.get_default_device()  # a thread does not inherit it
 
     def _body(self) -> None:
         self._go.acquire()
         try:
             if not self._abandoned:
-                with torch.no_grad():
+                with torch.no_grad(), _on(self._device):
                     self.work(self)
         except Abandoned:
             pass
@@ -58,6 +59,8 @@ class Run:
 
     def stop(self, event: Any) -> None:
         """Sleep inside the run until `advance` is called again."""
+        if self._abandoned:  # the model went on although it was told to end
+            raise Abandoned
         self.event = event
         self._paused.release()
         self._go.acquire()
@@ -86,7 +89,12 @@ class Run:
         if self._started and not self.done:
             self._abandoned = True
             self._go.release()
-            self._paused.acquire()
+        if self._started:
+            self._thread.join()
+
+
+def _on(device: torch.device) -> AbstractContextManager[Any]:
+    return nullcontext() if device.type == "cpu" else device
 
 
 @contextmanager

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from secateur.core.batches import Call, untouched
-from secateur.graph.trace import decomposed
-from secateur.measure.linear import Parameters, Use
+from secateur.core.batches import Call
+from secateur.measure.linear import Parameters
 from secateur.recover.follow import Follow, Pending, Slot
 from secateur.recover.job import Job
 from secateur.recover.layer import Layer, Place
 from secateur.recover.lockstep import Run, together, twin
+from secateur.recover.uses import plain, uses
+
+_LOOKED_AT = 4  # calls whose layers are solved; others may take other paths
 
 
 @dataclass(frozen=True)
@@ -28,12 +29,13 @@ class Reconstruct:
 
     Layers are solved by ridge regression with intercept on im2col rows, whatever their kind; a
     layer whose held-out rows do not get closer stays as it is. Weights that are used many times in
-    one pass (recurrent, shared) are solved from all their uses: first on the dense inputs, then on
-    those of the smaller network.
+    one pass (recurrent, shared) are solved from all their uses: first on the dense inputs, and all
+    other layers behind them, then on those of the smaller network, and all other layers again.
+    Weights that other operations use too (tied embeddings) stay as they are.
 
     everywhere: also solve layers of which no input was removed, behind the first that lost some.
     rows: how many rows of inputs a layer is solved from (three times its columns at least).
-    sweeps: passes where there are recurrent layers.
+    sweeps: how often all is solved where there are layers that are used many times.
 
     Memory: the activations of all samples between two layers, twice, and 16 k² bytes for a layer
     of k inputs (channels times kernel positions).
@@ -48,23 +50,33 @@ class Reconstruct:
 
     def run(self, job: Job) -> None:
         """Repair `job.small` in place; what does not help is taken back."""
-        with _plain(job.dense, job.small):
-            places = list(self._places(job))
+        with plain(job.dense, job.small) as kept:
+            places = self._places(job)
             if not any(place.lost for place in places) and not job.plan.removed:
                 job.note("least squares: no layer lost inputs, so there is nothing to solve")
                 return
             often = [place for place in places if place.uses > 1]
-            if often:
-                job.attempt("recurrent layers, on dense inputs", lambda: self._teach(job, often))
-            for _ in range(self.sweeps if often else 1):
-                if not job.attempt("least squares", lambda: self._sweep(job, places)):
+            once = [place for place in places if place.uses == 1]
+
+            def first() -> None:
+                self._teach(job, often)
+                self._sweep(job, once, kept)
+
+            def again() -> None:
+                self._sweep(job, often, kept)
+                self._sweep(job, once, kept)
+
+            if not often or not job.attempt("least squares, recurrent layers first", first):
+                job.attempt("least squares", lambda: self._sweep(job, places, kept))
+            for _ in range(self.sweeps - 1 if often else 0):
+                if not job.attempt("least squares again", again):
                     break
 
-    def _places(self, job: Job) -> Iterator[Place]:
+    def _places(self, job: Job) -> list[Place]:
         """The layers to solve, in the order of their first use."""
-        call = job.calibration.calls[0]
-        dense, small = _uses(job.dense, call), _uses(job.small, call)
-        behind = bool(job.plan.removed)
+        calls = job.calibration.calls[:_LOOKED_AT]
+        dense, small = uses(job.dense, calls), uses(job.small, calls)
+        behind, places = bool(job.plan.removed), list[Place]()
         for slot, (use, count) in dense.items():
             other, again = small.get(slot, (None, 0))
             if other is None or again != count:
@@ -72,7 +84,8 @@ class Reconstruct:
             place = Place.find(slot, use, other, count, job.plan)
             if place is not None and (place.lost or (behind and self.everywhere)):
                 behind = True
-                yield place
+                places.append(place)
+        return places
 
     def _layers(self, job: Job, places: Sequence[Place]) -> dict[Slot, Layer]:
         parameters, calls = Parameters(job.small), len(job.calibration.calls)
@@ -92,39 +105,68 @@ class Reconstruct:
         for layer in layers.values():
             layer.solve(None)
 
-    def _sweep(self, job: Job, places: Sequence[Place]) -> None:
-        """One pass of both networks, all calls together, from stop to stop."""
+    def _sweep(self, job: Job, places: Sequence[Place], kept: list[Tensor]) -> None:
+        """One pass of both networks, all calls together, from stop to stop.
+
+        Those that are furthest behind go first, so that a layer is solved when all calls that use
+        it are there, whatever other layers a call uses, and how often.
+        """
+        if not places:
+            return
         layers = self._layers(job, places)
+        order = {slot: number for number, slot in enumerate(layers)}
         wanted = {place.slot: place.uses == 1 for place in places}
         pairs = [
-            (_run(twin(job.dense), call, wanted), _run(twin(job.small), call, wanted), held)
+            _Pair(_run(twin(job.dense), call, wanted), _run(twin(job.small), call, wanted), held)
             for call, held in _calls(job)
         ]
-        with together([run for a, b, _ in pairs for run in (a, b)]):
-            while True:
-                stopped = [(a.advance(), b.advance(), held) for a, b, held in pairs]
-                alive = [(a, b, held) for a, b, held in stopped if a is not None and b is not None]
-                if not alive:
-                    break
-                self._step(layers, alive)
+        with together([run for pair in pairs for run in (pair.dense, pair.small)]):
+            for pair in pairs:
+                pair.dense.advance()
+                pair.small.advance()
+            while alive := [pair for pair in pairs if not (pair.dense.done or pair.small.done)]:
+                slot = min((slot for pair in alive for slot in pair.slots), key=order.__getitem__)
+                self._step(layers[slot], [pair for pair in alive if pair.slots == (slot, slot)])
+                for pair in alive:
+                    pair.leave(slot)
         for layer in layers.values():
             if layer.place.uses > 1:
                 layer.solve(None)
+            if layer.shifted is not None:
+                kept.append(layer.shifted)
 
-    def _step(
-        self, layers: Mapping[Slot, Layer], stopped: Sequence[tuple[Pending, Pending, bool]]
-    ) -> None:
-        """All runs are at a stop: gather, and solve if it is a layer that is used once."""
-        slot = stopped[0][0].slot
-        layer, alike = layers[slot], []
-        for dense, small, held in stopped:
-            # where the data decides which layers run, only the calls that agree count
-            if dense.slot == small.slot == slot and dense.use.count == small.use.count:
-                layer.add(dense, small, held)
+    def _step(self, layer: Layer, pairs: Sequence[_Pair]) -> None:
+        """Both runs of some calls are at a layer: gather, and solve it if it is used once."""
+        alike = list[Pending]()
+        for pair in pairs:
+            dense, small = pair.dense.event, pair.small.event
+            again = layer.place.uses == 1 and small.number > 0  # it is solved already
+            if dense.use.count == small.use.count and not again:
+                layer.add(dense, small, pair.held)
                 alike.append(small)
-        if layer.place.uses == 1 and alike and layer.solve(alike[0].mean):
+        if layer.place.uses == 1 and alike and layer.solve(alike[0].shift):
             for small in alike:
                 small.refresh(layer.weight, layer.bias)
+
+
+@dataclass(frozen=True)
+class _Pair:
+    """The runs of one call, of the dense and of the smaller network, at a stop or done."""
+
+    dense: Run
+    small: Run
+    held: bool
+
+    @property
+    def slots(self) -> tuple[Slot, Slot]:
+        return self.dense.event.slot, self.small.event.slot
+
+    def leave(self, slot: Slot) -> None:
+        """Continue those that are at a layer."""
+        at = self.slots
+        for run, mine in zip((self.dense, self.small), at, strict=True):
+            if mine == slot:
+                run.advance()
 
 
 def _calls(job: Job) -> list[tuple[Call, bool]]:
@@ -141,33 +183,3 @@ def _run(model: nn.Module, call: Call, wanted: Mapping[Slot, bool]) -> Run:
             follow.finish()
 
     return Run(work)
-
-
-def _uses(model: nn.Module, call: Call) -> dict[Slot, tuple[Use, int]]:
-    """Every linear operation of one pass and how often it runs, in the order of first use."""
-    found: dict[Slot, tuple[Use, int]] = {}
-
-    def take(pending: Pending) -> None:
-        use = pending.use
-        light = Use(use.spec, use.x.detach()[:1], use.out.detach()[:1], use.left)
-        first, count = found.get(pending.slot, (light, 0))
-        found[pending.slot] = (first, count + 1)
-
-    with torch.no_grad(), Follow(model, None, take):
-        call.run(model)
-    return found
-
-
-@contextmanager
-def _plain(dense: nn.Module, small: nn.Module) -> Iterator[None]:
-    """Evaluation mode and plain kernels; `small` keeps what is solved, all else is put back."""
-    modes = [(module, module.training) for module in small.modules()]
-    with ExitStack() as stack:
-        stack.enter_context(untouched(dense))
-        stack.enter_context(decomposed())
-        try:
-            small.eval()
-            yield
-        finally:
-            for module, mode in modes:
-                module.training = mode

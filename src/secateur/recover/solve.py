@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-LAMBDAS = (1e-4, 1e-3, 1e-2, 1e-1)
+LAMBDAS = (1e-6, 1e-4, 1e-3, 1e-2, 1e-1)
 """Ridge strengths that are tried, in units of the mean variance of an input."""
 
 
