@@ -15,13 +15,33 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _HOMES = {
-    "secateur.api": ("cut", "inspect", "mask", "plan", "prune", "prune_"),
+    "secateur.api": (
+        "cut",
+        "frontier",
+        "inspect",
+        "mask",
+        "plan",
+        "prune",
+        "prune_",
+        "sensitivity",
+    ),
     "secateur.units": ("Channel", "Head", "Layer"),
-    "secateur.core.budget": ("Bytes", "MACs", "Params", "Sparsity"),
+    "secateur.core.budget": (
+        "Bytes",
+        "Drop",
+        "Latency",
+        "MACs",
+        "Params",
+        "PeakMemory",
+        "Quality",
+        "Sparsity",
+    ),
+    "secateur.recover": ("Recalibrate", "Reconstruct"),
+    "secateur.measure.metric": ("Accuracy", "Loss"),
     "secateur.core.scope": ("Scope", "only", "skip"),
     "secateur.core.plan": ("Plan",),
     "secateur.core.result": ("Result",),
-    "secateur.score": ("criterion",),
+    "secateur.score": ("criterion", "normalised", "per_cost", "total"),
     "secateur.allocate": ("allocator",),
     "secateur.graph": ("rewrite", "rule"),
     "secateur.ship": ("load", "save"),
@@ -36,15 +56,21 @@ if TYPE_CHECKING:
     from secateur import testing as testing
     from secateur.allocate import allocator as allocator
     from secateur.api import cut as cut
+    from secateur.api import frontier as frontier
     from secateur.api import inspect as inspect
     from secateur.api import mask as mask
     from secateur.api import plan as plan
     from secateur.api import prune as prune
     from secateur.api import prune_ as prune_
+    from secateur.api import sensitivity as sensitivity
     from secateur.core import errors as errors
     from secateur.core.budget import Bytes as Bytes
+    from secateur.core.budget import Drop as Drop
+    from secateur.core.budget import Latency as Latency
     from secateur.core.budget import MACs as MACs
     from secateur.core.budget import Params as Params
+    from secateur.core.budget import PeakMemory as PeakMemory
+    from secateur.core.budget import Quality as Quality
     from secateur.core.budget import Sparsity as Sparsity
     from secateur.core.errors import SecateurError as SecateurError
     from secateur.core.plan import Plan as Plan
@@ -54,7 +80,14 @@ if TYPE_CHECKING:
     from secateur.core.scope import skip as skip
     from secateur.graph import rewrite as rewrite
     from secateur.graph import rule as rule
+    from secateur.measure.metric import Accuracy as Accuracy
+    from secateur.measure.metric import Loss as Loss
+    from secateur.recover import Recalibrate as Recalibrate
+    from secateur.recover import Reconstruct as Reconstruct
     from secateur.score import criterion as criterion
+    from secateur.score import normalised as normalised
+    from secateur.score import per_cost as per_cost
+    from secateur.score import total as total
     from secateur.ship import load as load
     from secateur.ship import save as save
     from secateur.units import Channel as Channel

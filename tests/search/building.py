@@ -50,8 +50,11 @@ class Builder:
         own_memory(twin, self.model)
         if self.images is not None:
             recalibrate(twin, self.images)
-        after = {name: pair[1] for name, pair in plan.predicted.items()}
-        return Trial(twin, plan, Amounts(**after))
+        before, after = (
+            Amounts(**{name: pair[side] for name, pair in plan.predicted.items()})
+            for side in (0, 1)
+        )
+        return Trial(twin, plan, after, before)
 
 
 def recalibrate(model: nn.Module, images: Tensor) -> None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from torch import nn
 
 from secateur.allocate.allocation import allocate
 from secateur.allocate.database import Database
+from secateur.allocate.evolve import Evolution, Fitness, evolve
 from secateur.allocate.problem import Allocation
 from secateur.core.budget import Budget
 from secateur.core.errors import RecipeError
@@ -19,7 +21,7 @@ from secateur.core.registry import did_you_mean
 from secateur.core.scope import Scope
 from secateur.core.site import Site
 from secateur.graph.graph import Graph
-from secateur.measure.cost import Cost
+from secateur.measure.cost import Cost, Timetable
 from secateur.measure.stats import Gather
 from secateur.score import Facts, Scores, resolve, scores
 from secateur.score.criterion import Score
@@ -51,8 +53,11 @@ class Decider:
         scope: Scope | None = None,
         gather: Gather | None = None,
         seed: int = 0,
+        table: Timetable | None = None,
     ) -> Decider:
         """Find the sites and score them.
+
+        table: predicts latency, for budgets of nanoseconds.
 
         Raises:
             RecipeError: There is nothing to remove with this unit and scope.
@@ -60,7 +65,7 @@ class Decider:
         places = sites(graph, unit, scope, model)
         if not places:
             raise _nothing(graph)
-        cost = Cost(graph, model)
+        cost = Cost(graph, model, table)
         facts = Facts.of(model, seed=seed)
         if "costs" in resolve(criterion).needs:
             facts = replace(facts, costs={site.name: cost.index(site) for site in places})
@@ -78,8 +83,16 @@ class Decider:
         chosen = allocate(
             self.places, self.graph.ties, self.scored, self.cost, budget, how, database=database
         )
-        plan = build_plan(self.model, self.graph, self.places, chosen)
-        return plan, (*self.notes, *chosen.notes)
+        return self.freeze(chosen), (*self.notes, *chosen.notes)
+
+    def freeze(self, chosen: Allocation) -> Plan:
+        """An allocation as a plan."""
+        return build_plan(self.model, self.graph, self.places, chosen)
+
+    def evolve(self, budget: Budget, fitness: Fitness, **options: Any) -> Evolution:
+        """Improve an allocation by trying; see `allocate.evolve`."""
+        ties = self.graph.ties
+        return evolve(self.places, ties, self.scored, self.cost, budget, fitness, **options)
 
     def keeping(self, counts: Mapping[str, int]) -> Plan:
         """The plan in which the sites named keep that many of their best indices, others all.
@@ -98,7 +111,7 @@ class Decider:
             kept[name] = order.sort().values.numpy()
         before, after = self.cost.total({}), self.cost.total(counts)
         chosen = Allocation(kept, (), before, after)
-        return build_plan(self.model, self.graph, self.places, chosen)
+        return self.freeze(chosen)
 
 
 def _nothing(graph: Graph) -> RecipeError:

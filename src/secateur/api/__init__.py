@@ -1,7 +1,8 @@
 """The verbs: thin compositions of the rooms."""
 
+from secateur.api.curves import frontier, sensitivity
 from secateur.api.pruning import prune, prune_
 from secateur.api.steps import cut, inspect, plan
 from secateur.apply.mask import mask
 
-__all__ = ["cut", "inspect", "mask", "plan", "prune", "prune_"]
+__all__ = ["cut", "frontier", "inspect", "mask", "plan", "prune", "prune_", "sensitivity"]

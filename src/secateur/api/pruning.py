@@ -25,7 +25,6 @@ from secateur.core.result import Result
 from secateur.core.tensors import light_copy, named_tensors
 from secateur.graph.rewrite import rewrite as _rewrite
 from secateur.measure.clock import compare as compare_latency
-from secateur.measure.cost import Amounts
 from secateur.measure.paired import Judge
 from secateur.measure.quality import Evaluate
 from secateur.recover import Recover
@@ -200,6 +199,7 @@ def _search(
 ) -> Found:
     return search(
         shop.build, shop.model, recipe.budget, evaluate=evaluate, example=call, seed=recipe.seed,
+        cost="macs" if shop.decider.cost.table is None else "ns",
         resume=resume, on_trial=on_trial,
     )  # fmt: skip
 
@@ -228,15 +228,11 @@ def _result(
     trial, quality = found.trial, found.quality
     if judge is not None:
         quality = judge.report(judge.read(model), model)
-    before, after = (
-        Amounts(**{key: pair[side] for key, pair in trial.plan.predicted.items()})
-        for side in (0, 1)
-    )
     values = (None, None) if quality is None else (quality.before, quality.after)
     peaks = (found.peak_before, found.peak)
     old, new = (
         Measured(a.params, a.macs, a.bytes, times[k], values[k], peaks[k])
-        for k, a in enumerate((before, after))
+        for k, a in enumerate((trial.before, trial.amounts))
     )
     assert trial.verification is not None
     return Result(

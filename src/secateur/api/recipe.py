@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,17 +10,20 @@ from typing import Any
 from torch import Tensor, nn
 
 from secateur.allocate.decide import Decider
+from secateur.allocate.ladder import smallest
 from secateur.core.batches import Call, as_call, check_model
-from secateur.core.budget import Budget, Sparsity
+from secateur.core.budget import Budget, Latency, Sparsity
 from secateur.core.errors import InputError, RecipeError
 from secateur.core.scope import Scope
 from secateur.graph.graph import Graph
 from secateur.measure.calibration import Calibration, batch_call, calibration, first_sample, take
+from secateur.measure.latency_table import LatencyTable, gain_possible, latency_table
 from secateur.measure.stats import Gather
 from secateur.recover import Recalibrate, Reconstruct, Recover, check_steps
 from secateur.score.criterion import Score
+from secateur.search.timing import rebatch
 from secateur.search.workshop import Workshop
-from secateur.units import Channel, Head, Unit
+from secateur.units import Channel, Head, Unit, sites
 
 UNIT: tuple[Unit, ...] = (Channel(), Head())
 WITHOUT_DATA = ("magnitude", "global")
@@ -106,11 +110,24 @@ class Recipe:
         def prepare(graph: Graph) -> Decider:
             return Decider.prepare(
                 model, graph, unit=self.unit, criterion=self.criterion, scope=self.scope,
-                gather=gather, seed=self.seed,
+                gather=gather, seed=self.seed, table=self._table(model, call, graph),
             )  # fmt: skip
 
         data = self._calibration(model, call) if self.recover else None
         return Workshop(model, call, prepare, self.allocate, data, self.recover, self.seed)
+
+    def _table(self, model: nn.Module, call: Call, graph: Graph) -> LatencyTable | None:
+        """How long every layer takes at every size, where latency is what the budget is about."""
+        goals = [part for part in self.budget.parts if isinstance(part, Latency)]
+        if not goals:
+            return None
+        timed = rebatch(call, goals[0].batch)
+        table = latency_table(model, timed, graph, threads=goals[0].threads)
+        places = sites(graph, self.unit, self.scope, model)
+        gain = gain_possible(table, *smallest(places, graph.ties))
+        if not gain.possible:
+            warnings.warn(str(gain), stacklevel=5)
+        return table
 
     def _calibration(self, model: nn.Module, call: Call) -> Calibration:
         if self.batches is not None:

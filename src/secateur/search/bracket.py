@@ -71,7 +71,7 @@ class Bracket:
             worst = max(self.bad)
             if worst >= high / 1.001:
                 return None
-            return high if len(self.bad) >= 3 or high / worst < CLOSE else math.sqrt(worst * high)
+            return high if high / worst < CLOSE else min(high, self._aim(worst, 1.0))
         top = min(self.good)
         below = [share for share in self.bad if share < top]
         if not below:
@@ -101,9 +101,16 @@ class Bracket:
         low = max(low, self.floor)
         if high / low < CLOSE:
             return None
+        return self._aim(low, high)
+
+    def _aim(self, low: float, high: float) -> float:
+        """Where the margin should be zero; the middle where that is unknown, or did not help.
+
+        The original, a share of 1, loses nothing: its margin is 1.
+        """
         a, b = math.log(low), math.log(high)
         part = 0.5
-        known = {**self.good, **self.bad}
+        known = {1.0: 1.0, **self.good, **self.bad}
         stuck = len(self.sides) > 2 and self.sides[-1] == self.sides[-2] == self.sides[-3]
         if low in known and high in known and not stuck:
             first, second = _strain(known[low]), _strain(known[high])

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from secateur.core.budget import Budget, MACs, Params
+from secateur.allocate.problem import Nanoseconds
+from secateur.core.budget import Budget, Bytes, MACs, Params
 from secateur.core.measured import Verification
 from secateur.core.plan import Plan
 from secateur.measure.cost import Amounts
@@ -17,21 +18,22 @@ from secateur.measure.cost import Amounts
 class Trial:
     """A network to measure.
 
-    model: a cut and already repaired copy. plan: what was cut; its `predicted` has the costs of the
-    original. amounts: what the copy costs. notes, repairs: sentences for the report, about the plan
-    and about what each repair did. verification: how the cut was proven, before any repair.
+    model: a cut and already repaired copy. plan: what was cut. amounts, before: what the copy and
+    the original cost. notes, repairs: sentences for the report, about the plan and about what each
+    repair did. verification: how the cut was proven, before any repair.
     """
 
     model: nn.Module
     plan: Plan
     amounts: Amounts
+    before: Amounts
     notes: tuple[str, ...] = ()
     repairs: tuple[str, ...] = ()
     verification: Verification | None = None
 
     def left(self, kind: str) -> float:
-        """The share of an amount ("macs", "params", "bytes") that stays, from 0 to 1."""
-        original = self.plan.predicted[kind][0]
+        """The share of an amount ("macs", "params", "bytes", "ns") that stays, from 0 to 1."""
+        original = getattr(self.before, kind)
         return min(1.0, float(getattr(self.amounts, kind)) / original) if original else 1.0
 
 
@@ -42,7 +44,10 @@ Build = Callable[[Budget], Trial]
 
 def leading(trial: Trial, wanted: str) -> str:
     """The cost that a search turns: the wanted one, or parameters where the model has none."""
-    return wanted if trial.plan.predicted.get(wanted, (0, 0))[0] else "params"
+    return wanted if getattr(trial.before, wanted) else "params"
+
+
+_CEILINGS = {"macs": MACs, "params": Params, "bytes": Bytes, "ns": Nanoseconds}
 
 
 def share_budget(kind: str, share: float) -> Budget:
@@ -52,5 +57,4 @@ def share_budget(kind: str, share: float) -> Budget:
         >>> share_budget("macs", 0.5)
         MACs('50%')
     """
-    text = f"{100 * share:.6f}%"
-    return MACs(text) if kind == "macs" else Params(text)
+    return _CEILINGS[kind](f"{100 * share:.6f}%")

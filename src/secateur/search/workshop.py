@@ -4,24 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from torch import nn
 from torch.optim import Optimizer
 
 from secateur.allocate.database import Database
 from secateur.allocate.decide import Decider
+from secateur.allocate.problem import Allocation
 from secateur.apply.surgery import CutFailed, culprits, cut_verified
 from secateur.core.batches import Call
 from secateur.core.budget import Budget
+from secateur.core.errors import RecipeError
 from secateur.core.plan import Plan, Reason
+from secateur.core.scan import Sensitivity
 from secateur.core.tensors import light_copy, own_memory
 from secateur.graph.analyze import analyze
 from secateur.graph.graph import Graph
 from secateur.measure.calibration import Calibration
-from secateur.measure.cost import Amounts
 from secateur.recover import Recover, repair
+from secateur.recover.distance import distance, outputs
+from secateur.search.sensitivity import sensitivity
 from secateur.search.trial import Trial
 
+SEARCH_CALLS = 40
+"""Networks that `allocate="search"` cuts and repairs at most."""
 ATTEMPTS = 4
 """Times that a cut is planned anew without what has failed."""
 
@@ -31,7 +38,8 @@ class Workshop:
     """One model with its structure and its scores, from which any number of trials is made.
 
     prepare: scores the sites of a graph. steps: repairs, in order; they need `calibration`. how:
-    the allocator. frozen: what failed its cut in spite of the analysis, and stays.
+    the allocator; "sensitivity" and "search" look at the model on the calibration data first.
+    frozen: what failed its cut in spite of the analysis, and stays.
 
     Memory: a trial takes the memory of the cut copy, and what its repair takes.
     """
@@ -61,7 +69,35 @@ class Workshop:
             InfeasibleBudget: The budget cannot be reached.
             VerificationError: No part could be cut correctly.
         """
+        if self.how == "search":
+            return self._make(lambda: self._evolved(budget))
+        if self.how == "sensitivity" and self.database is None:
+            self.database = Database(self.scan(distance="kl").as_database())
         return self._make(lambda: self.decider.plan(budget, self.how, self.database))
+
+    def scan(self, **options: Any) -> Sensitivity:
+        """What every place can lose; see `search.sensitivity` for the options."""
+        calls = self.calibration.held if self.calibration is not None else ()
+        return sensitivity(
+            self.keep, self.model, self.decider.places, self.graph.ties, calls=calls,
+            seed=self.seed, **options,
+        )  # fmt: skip
+
+    def _evolved(self, budget: Budget) -> tuple[Plan, tuple[str, ...]]:
+        """The allocation that evolution finds, judged by the outputs of repaired trials."""
+        if self.calibration is None:
+            raise RecipeError("allocate='search' needs data", hint="give data=[batch, …]")
+        held = self.calibration.held
+        wanted = outputs(self.model, held)
+
+        def fitness(chosen: Allocation) -> float:
+            plan = self.decider.freeze(chosen)
+            trial = self._make(lambda: (plan, ()))
+            return distance(wanted, outputs(trial.model, held))
+
+        found = self.decider.evolve(budget, fitness, calls=SEARCH_CALLS, seed=self.seed)
+        line = f"evolution: {found.calls} networks tried, distance {found.fitness:.3g}"
+        return self.decider.freeze(found.best), (*self.decider.notes, line)
 
     def keep(self, counts: Mapping[str, int]) -> Trial:
         """A cut, verified and repaired copy in which the sites named keep that many indices."""
@@ -115,8 +151,9 @@ class Workshop:
                 if not self._freeze(failed):
                     raise
                 continue
-            amounts = Amounts(**{key: pair[1] for key, pair in plan.predicted.items()})
-            return Trial(model, plan, amounts, notes, verification=verification)
+            cost = self.decider.cost
+            before, after = cost.total({}), cost.total(plan.counts, plan.removed)
+            return Trial(model, plan, after, before, notes, verification=verification)
 
     def _freeze(self, found: Mapping[str, Reason]) -> bool:
         """Let what failed its cut stay, and score anew; False if nothing new was found."""
