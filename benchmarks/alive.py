@@ -10,6 +10,7 @@ by chance, and a constant added to a removed channel hides it.)
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -148,7 +149,29 @@ def deviation(a: dict[str, Any]) -> Any:
     return None if value is None else value.sqrt()
 
 
+def neighbours(pool: Any, rank: int, a: dict[str, Any]) -> Any:
+    """A mean over neighbours along one dimension, whose padded ends are zero and count."""
+    x, kernel = a["self"], a["kernel_size"]
+    wide = [k for k, n in enumerate(kernel) if n > 1]
+    if len(wide) != 1 or set(a["stride"]) != {1} or any(a["padding"]) or len(kernel) != rank:
+        return None
+    d, ends = x.dim() - rank + wide[0], kernel[wide[0]] - 1
+    front = (ends + 1) // 2
+    inside = slice(front, x.shape[d] - ends + front)
+    there = alive(x, [d]).flatten()
+    if complete(there[inside]):
+        return None
+    kept = there.clone()
+    kept[:front] = kept[inside.stop :] = True
+    small = pool(x.index_select(d, kept.nonzero().flatten()), kernel, a["stride"])
+    where = there[inside].nonzero().flatten()
+    shape = [n if k != d else x.shape[d] - ends for k, n in enumerate(x.shape)]
+    return x.new_zeros(shape).index_copy_(d, where, small)
+
+
 _HANDLERS: dict[Any, Any] = {
+    _aten.avg_pool2d.default: partial(neighbours, _aten.avg_pool2d.default, 2),
+    _aten.avg_pool3d.default: partial(neighbours, _aten.avg_pool3d.default, 3),
     _aten.native_layer_norm.default: layer_norm,
     _aten._fused_rms_norm.default: rms_norm,
     _aten.native_group_norm.default: group_norm,
