@@ -35,7 +35,7 @@ from torch import nn
 
 BUDGETS = (0.75, 0.50, 0.35, 0.25)
 HALF = "half"
-RANKED, FINALISTS = 500, 4
+RANKED, FINALISTS = 250, 4
 Row = dict[str, Any]
 
 
@@ -107,15 +107,23 @@ def peer_rows(case: Case) -> Iterator[Row]:
     """Every peer's finalists at every budget, or why there are none."""
     found = settings(case)
     full = macs(case.build(), case)
+    hopeless: dict[str, Row] = {}
     for budget in (*BUDGETS, *([HALF] if case.halved else [])):
         for peer in dict.fromkeys(s.peer for s in found):
             tried = [s for s in found if s.peer == peer and (budget != HALF or s.halves)]
-            yield from _finalists(case, tried, budget, full)
+            if peer in hopeless:  # what fails at a budget fails at the smaller ones
+                yield {**hopeless[peer], "budget": budget}
+                continue
+            for row in _finalists(case, tried, budget, full):
+                if "failed" in row:
+                    hopeless[peer] = row
+                yield row
 
 
 def _finalists(case: Case, tried: list[Setting], budget: Any, full: int) -> Iterator[Row]:
     ranked: dict[tuple[float, int], tuple[str, nn.Module]] = {}
     failed: dict[str, str] = {}
+    seen: set[tuple[float, ...]] = set()
     for setting in tried:
         try:
             model = (
@@ -128,6 +136,10 @@ def _finalists(case: Case, tried: list[Setting], budget: Any, full: int) -> Iter
         except Exception as raised:
             failed[setting.name] = _line(raised)
             continue
+        same = tuple(p.double().sum().item() for p in model.parameters())
+        if same in seen:
+            continue
+        seen.add(same)
         for name, form in _forms(setting.name, model, case):
             score = case.scores(form, case.selection[:RANKED]).mean().item()
             ranked.setdefault((score, macs(form, case)), (name, form))

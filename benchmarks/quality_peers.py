@@ -42,18 +42,20 @@ class Setting:
 def to_budget(setting: Setting, case: Case, most: float) -> nn.Module:
     """The largest network of at most `most` MACs that a setting gives.
 
-    A ratio at which the peer raises counts as too much; if none is within the budget its last
-    error is raised.
+    A ratio at which the peer raises counts as too much; if none is within the budget, or three in
+    a row raise from the first, its last error is raised.
     """
     low, high, full = 0.0, 1.0, macs(case.build(), case)
     best: tuple[int, float] | None = None
     error: Exception = RuntimeError(f"no ratio gives at most {most:,.0f} MACs")
-    for _ in range(STEPS):
+    for step in range(STEPS):
         middle = (low + high) / 2
         try:
             count = macs((setting.shape or setting.prune)(case, middle), case)
         except Exception as raised:
             error, high = raised, middle
+            if step == 2 and low == 0.0:
+                break
             continue
         if count > most:
             if count == full and middle >= 0.75:
@@ -215,9 +217,7 @@ class Planned:
         targets = inner(case, self.model) if case.outer else None
         space = pruner.discover_candidates(targets=targets)
         if not space.candidates:
-            raise RuntimeError(
-                f"no candidates; {space.exclusions[0][1] if space.exclusions else ''}"
-            )
+            raise RuntimeError(f"no candidates: {dict(space.exclusions)}")
         budget = pruning.ChannelRatio(0.5)
         context = pruning.PlanningContext(
             pruner.graph, space.candidates, budget, space.channel_axes, pruner.constraints
