@@ -19,7 +19,7 @@ def test_shares_of_what_was() -> None:
     assert trial.left("params") == pytest.approx(now / params)
     assert 0.4 < trial.left("macs") <= 0.5
     assert leading(trial, "macs") == "macs"
-    trial.plan = replace(trial.plan, predicted={"macs": (0, 0), "params": (params, now)})
+    trial.before = replace(trial.before, macs=0)
     assert leading(trial, "macs") == "params"
     assert trial.left("macs") == 1.0
 
