@@ -85,6 +85,25 @@ def test_one_batch_is_split_so_that_a_part_can_be_held_out() -> None:
     assert len(found.held) == 1 and len(found.held[0].args[0]) == 4
 
 
+def test_batches_are_split_no_further_than_a_fifth_needs() -> None:
+    sizes = [len(call.args[0]) for call in calibration(nn.Linear(3, 2), [X[:6]] * 8).calls]
+    assert sizes == [6] * 8
+    found = calibration(nn.Linear(3, 2), [torch.zeros(600, 3)], samples=512)
+    assert [len(call.args[0]) for call in found.held] == [52, 44]
+    assert sum(len(call.args[0]) for call in found.calls) == 512
+
+
+def test_batches_of_one_sample_are_put_together() -> None:
+    found = calibration(nn.Linear(3, 2), [(row[None], 0) for row in X.unbind()], chunk=2)
+    assert [len(call.args[0]) for call in found.calls] == [2] * 10
+    assert sorted(rows(found.calls)) == X.tolist()
+    data = [torch.zeros(1, length, 3) for length in (4, 4, 4, 5, 5, 4)] + [torch.zeros(3, 5, 3)]
+    found = calibration(nn.Linear(3, 2), data, chunk=2)
+    assert sorted(tuple(call.args[0].shape[:2]) for call in found.calls) == [
+        (1, 4), (1, 4), (1, 5), (2, 4), (2, 5), (2, 5)
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize("samples", [1, 2, 3, 4])
 def test_of_few_samples_all_decide(samples: int) -> None:
     found = calibration(nn.Linear(3, 2), [X[:samples]])
@@ -141,7 +160,7 @@ def test_recurrent_states_among_the_inputs_are_not_split() -> None:
 
 
 def test_sequences_of_different_lengths() -> None:
-    data = [X[None, :length] for length in (4, 9, 5, 6, 7, 3)]
+    data = [X[None, :length] for length in (4, 9, 5, 6, 7, 3)]  # one sample each
     found = calibration(nn.Linear(3, 2), data)
     assert [call.args[0].shape[1] for call in found.fit] == [4, 9, 5, 6, 3]
     assert [call.args[0].shape[1] for call in found.held] == [7]

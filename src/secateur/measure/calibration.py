@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from secateur.core.batches import Call, as_call, map_tensors, tensors_in
 from secateur.core.errors import InputError
@@ -73,7 +74,7 @@ def calibration(
     """The inputs of batches as calls of at most `chunk` samples on the model's device.
 
     Where the tensors of a batch agree on their first dimension it is the samples' and batches are
-    split; others stay whole. Every fifth call is held out.
+    split; others stay whole. Batches of one sample are put together. Every fifth call is held out.
 
     Example:
         >>> net = nn.Linear(3, 2)
@@ -84,7 +85,7 @@ def calibration(
     Raises:
         InputError: There is no sample, or an input is not finite.
     """
-    pieces: list[Call] = []
+    taken: list[tuple[Call, int]] = []
     seen = 0
     for number, batch in enumerate(batches):
         call = batch_call(model, batch)
@@ -98,12 +99,16 @@ def calibration(
         if size == 0:
             continue
         size = min(size, samples - seen)
-        pieces += _split(call, size, min(chunk, max(1, size // _HOLD_OUT)))
+        taken.append((call, size))
         seen += size
         if seen >= samples:
             break
-    if not pieces:
+    if not taken:
         raise InputError("there is no sample in the data", hint="give at least one batch")
+    rounds = -(-seen // (_HOLD_OUT * chunk))  # so many that a fifth of them is a fifth of the data
+    chunk = max(1, -(-seen // (_HOLD_OUT * rounds)))
+    calls = _joined(taken, chunk)
+    pieces = [piece for call, size in calls for piece in _split(call, size, chunk)]
     held = tuple(pieces[_HOLD_OUT - 1 :: _HOLD_OUT])
     fit = tuple(piece for k, piece in enumerate(pieces) if k % _HOLD_OUT != _HOLD_OUT - 1)
     return Calibration(fit, held or fit, seen)
@@ -200,6 +205,44 @@ def _samples(call: Call) -> int:
     sizes = {t.shape[0] if t.dim() else None for t in tensors_in((call.args, dict(call.kwargs)))}
     size = sizes.pop()
     return 1 if sizes or size is None else size
+
+
+def _joined(taken: list[tuple[Call, int]], chunk: int) -> list[tuple[Call, int]]:
+    """Puts neighbours of one sample each together where only their first dimension can differ."""
+    joined: list[tuple[Call, int]] = []
+    run: list[Call] = []
+
+    def end() -> None:
+        if run:
+            leaves = [tree_flatten((call.args, dict(call.kwargs))) for call in run]
+            parts = [
+                torch.cat(same) for same in zip(*(values for values, _ in leaves), strict=True)
+            ]
+            args, kwargs = tree_unflatten(parts, leaves[0][1])
+            joined.append((Call(args, kwargs), len(run)))
+            run.clear()
+
+    for call, size in taken:
+        if size != 1 or not _one(call):
+            end()
+            joined.append((call, size))
+            continue
+        if run and (len(run) == chunk or _form(run[0]) != _form(call)):
+            end()
+        run.append(call)
+    end()
+    return joined
+
+
+def _one(call: Call) -> bool:
+    """Whether a call holds one sample, and nothing but tensors."""
+    values = [*call.args, *call.kwargs.values()]
+    return all(isinstance(value, Tensor) and value.dim() and len(value) == 1 for value in values)
+
+
+def _form(call: Call) -> Any:
+    named = [*enumerate(call.args), *call.kwargs.items()]
+    return [(key, value.shape, value.dtype) for key, value in named]
 
 
 def _split(call: Call, size: int, chunk: int) -> list[Call]:
