@@ -180,13 +180,35 @@ def test_peak_memory_gives_the_largest_network_that_fits(case: Case) -> None:
 
 def test_latency_is_measured_and_needs_no_quality() -> None:
     model, build, call = wide_case()
-    found = search(build, model, Latency("85%", threads=1), example=call)
+    found = search(build, model, Latency("85%", threads=1), example=call, trials=4)
     assert found.timing is not None
     assert found.timing.bound <= 0.85
     assert found.timing.after.threads == 1
     assert found.quality is None
     assert any(line.startswith("latency: ") for line in found.lines)
     assert all(a.latency_ms and a.latency_before_ms for a in found.attempts if a.left)
+
+
+def test_the_winner_is_timed_again_and_gives_way_if_it_was_lucky() -> None:
+    model, build, call = wide_case(64)
+    goal = "Latency('100%', threads=1) & Drop(absolute=1.0)"
+    margins = {"Latency('100%', threads=1)": 0.5, "Drop(absolute=1.0)": 0.5}
+    lucky = Attempt(goal, 0.5, 0.5, margins=margins, accepted=True)
+    told: list[Attempt] = []
+    budget = Latency("100%", threads=1) & Drop(absolute=1.0)
+
+    def slow(asked: Budget) -> Any:
+        trial = build(asked)
+        trial.model = nn.Sequential(*[model[:-1], *[nn.Linear(64, 64)] * 40, model[-1]]).eval()
+        return trial
+
+    with pytest.raises(InfeasibleBudget, match="of the original's time"):
+        search(
+            slow, model, budget, evaluate=lambda m: 1.0, example=call, trials=1, resume=[lucky],
+            on_trial=told.append,
+        )  # fmt: skip
+    assert [attempt.accepted for attempt in told] == [True, False]
+    assert told[1].why.startswith("timed again, ")
 
 
 def test_latency_and_quality_together(case: Case) -> None:

@@ -117,15 +117,7 @@ class Gauge:
         found = Finding()
         if self.judge is not None:
             self._measure_quality(trial, found, self.judge)
-        for goal in self.latency:
-            assert self.example is not None
-            timing = time_pair(self.original, trial.model, self.example, goal)
-            note = slower_note(timing)
-            found.notes += [note] if note else []
-            found.timing = found.timing or timing
-            found.margins[repr(goal)] = timing.margin
-            if timing.margin < 0:
-                found.words.append(f"{goal!r}: {_took(goal, timing)}")
+        self.time(trial, found)
         for goal in self.memory:
             found.peak = peak_memory(trial.model, self.example).bytes
             most = goal.ceiling(self.peak)
@@ -133,6 +125,22 @@ class Gauge:
             if found.peak > most:
                 found.words.append(f"{goal!r}: {amount(found.peak, 'B')} at the peak")
         return found
+
+    def time(self, trial: Trial, found: Finding) -> None:
+        """Time a trial for every goal of latency.
+
+        Of trials that were chosen by their times, the chosen one was lucky more often than not: a
+        second call puts times that nothing was chosen by in the place of the first.
+        """
+        for k, goal in enumerate(self.latency):
+            assert self.example is not None
+            timing = time_pair(self.original, trial.model, self.example, goal)
+            note = slower_note(timing)
+            found.notes += [note] if note and note not in found.notes else []
+            found.timing = timing if k == 0 else found.timing
+            found.margins[repr(goal)] = timing.margin
+            if timing.margin < 0:
+                found.words.append(f"{goal!r}: {_took(goal, timing)}")
 
     def _measure_quality(self, trial: Trial, found: Finding, judge: Judge) -> None:
         found.reading = judge.read(trial.model, clear=self._clear)
