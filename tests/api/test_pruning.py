@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 
 import secateur as sc
-from secateur.core.errors import RecipeError, SecateurError, StalePlan
+from secateur.core.errors import RecipeError, SecateurError
+from secateur.demo.data import digits, trained
 
 FAST: dict[str, Any] = {"latency": False}
 
@@ -246,31 +247,6 @@ def test_outputs_of_every_form() -> None:
 # --- plans ----------------------------------------------------------------------------------------
 
 
-def test_a_plan_goes_to_disk_and_back(net: nn.Module, x: Tensor) -> None:
-    plan = sc.plan(net, x, budget=sc.MACs("50%"))
-    again = sc.Plan.from_json(plan.to_json())
-    assert again == plan and again.to_json() == plan.to_json()
-    direct, replayed = make(), make()
-    replayed.load_state_dict(direct.state_dict())
-    assert sc.cut(direct, plan, x).ok and sc.cut(replayed, again, x).ok
-    direct.eval(), replayed.eval()
-    assert torch.equal(direct(x), replayed(x))
-    shapes = {name: tuple(p.shape) for name, p in direct.named_parameters()}
-    assert all(plan.shape(name) == shapes[name] for name in plan.layouts if name in shapes)
-
-
-def test_plans_fit_by_fingerprint(net: nn.Module, x: Tensor) -> None:
-    plan = sc.plan(net, x)
-    trained = make()
-    assert sc.cut(trained, plan, x).ok, "values do not matter"
-    for other in (trained, make().double(), nn.Sequential(make())):
-        before = [p.shape for p in other.parameters()]
-        for verb in (sc.cut, sc.mask):
-            with pytest.raises(StalePlan, match="hint: "):
-                verb(other, plan)
-        assert [p.shape for p in other.parameters()] == before
-
-
 def test_the_history_of_a_model(net: nn.Module, x: Tensor) -> None:
     first = sc.prune(net, x, budget=sc.Params("70%"), **FAST)
     second = sc.prune(first.model, x, budget=sc.Params("70%"), **FAST)
@@ -278,14 +254,6 @@ def test_the_history_of_a_model(net: nn.Module, x: Tensor) -> None:
     assert [len(r.plans) for r in (first, second, third)] == [1, 2, 3]
     assert third.plans[:2] == second.plans and second.plans[0] == first.plan
     assert len(sc.prune(net, x, **FAST).plans) == 1
-
-
-def test_plan_and_cut_are_prune(net: nn.Module, x: Tensor) -> None:
-    plan, result = sc.plan(net, x), sc.prune(net, x, **FAST)
-    assert plan == result.plan
-    sc.cut(net, plan, x)
-    for a, b in zip(net.parameters(), result.model.parameters(), strict=True):
-        assert torch.equal(a, b)
 
 
 # --- the rest of the recipe -----------------------------------------------------------------------
@@ -360,13 +328,6 @@ def test_criteria_of_the_user(net: nn.Module, x: Tensor) -> None:
     assert all((np.diff(c.keep) == 1).all() and c.keep[0] == 0 for c in result.plan.sites.values())
 
 
-def test_inspection_touches_nothing_and_says_much(net: nn.Module, x: Tensor) -> None:
-    text = str(sc.inspect(net, x))
-    assert "channels" in text and "conv" in text and "frozen" in text
-    assert sc.inspect(net, x).whole.params == sum(p.numel() for p in net.parameters())
-    assert sc.inspect(net, x, latency=True).whole.latency.median_ms > 0
-
-
 def test_inference_mode_does_not_leak(net: nn.Module, x: Tensor) -> None:
     with torch.inference_mode():
         result = sc.prune(net, x, **FAST)
@@ -393,3 +354,130 @@ def test_global_settings_come_back(net: nn.Module, x: Tensor) -> None:
         with pytest.raises(SecateurError):
             sc.prune(model, example, **FAST)
     assert settings() == before
+
+
+# --- with data -----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def trained_net() -> nn.Module:
+    return trained()
+
+
+IMAGES = digits()
+
+
+def right(model: nn.Module) -> Tensor:
+    """1 or 0 for each image that was never trained on."""
+    return (model(IMAGES.held_out_images).argmax(1) == IMAGES.held_out_labels).float()
+
+
+def test_data_repairs_what_a_plain_cut_breaks(trained_net: nn.Module) -> None:
+    before = [p.detach().clone() for p in trained_net.state_dict().values()]
+    arguments: dict[str, Any] = {"budget": sc.MACs("30%"), "evaluate": right, **FAST}
+    plain = sc.prune(trained_net, IMAGES.images[:1], **arguments)
+    repaired = sc.prune(trained_net, data=IMAGES.images[:256], **arguments)
+    assert plain.quality is not None and repaired.quality is not None
+    assert repaired.quality.after > plain.quality.after + 0.1
+    assert repaired.quality.after > repaired.quality.before - 0.02
+    assert any("least squares" in line for line in repaired.repairs)
+    assert "least squares" in str(repaired) and "±" in str(repaired)
+    after = trained_net.state_dict().values()
+    assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
+    assert repaired.after.macs is not None and repaired.before.macs is not None
+    assert repaired.after.macs <= 0.3 * repaired.before.macs
+
+
+def test_in_place_with_data_cuts_the_optimizer_too(trained_net: nn.Module) -> None:
+    model = trained()
+    copy = sc.prune(trained_net, data=IMAGES.images[:128], budget=sc.MACs("50%"), **FAST).model
+    optimizer = torch.optim.SGD(model.parameters(), 0.0, momentum=0.9)
+    nn.functional.cross_entropy(model(IMAGES.images[:8]), IMAGES.labels[:8]).backward()
+    optimizer.step()
+    parameters = list(model.parameters())
+    sc.prune_(model, data=IMAGES.images[:128], budget=sc.MACs("50%"), optimizer=optimizer, **FAST)
+    assert all(a is b for a, b in zip(model.parameters(), parameters, strict=True))
+    for ours, theirs in zip(model.parameters(), copy.parameters(), strict=True):
+        assert torch.allclose(ours, theirs, atol=1e-5)
+        assert optimizer.state[ours]["momentum_buffer"].shape == ours.shape
+    model.train()
+    nn.functional.cross_entropy(model(IMAGES.images[:8]), IMAGES.labels[:8]).backward()
+    optimizer.step()
+
+
+def test_every_form_of_data(trained_net: nn.Module) -> None:
+    x, y = IMAGES.images[:64], IMAGES.labels[:64]
+    pairs = [(x[:32], y[:32]), (x[32:], y[32:])]
+    forms: list[Any] = [x, pairs, (pair for pair in pairs), [x[:32], x[32:]], (x, y), [{"x": x}]]
+    results = [
+        sc.prune(trained_net, data=data, budget=sc.MACs("50%"), **FAST).plan for data in forms
+    ]
+    assert all(plan.sites == results[0].sites for plan in results[1:])
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        ([], "empty"),
+        (torch.zeros(0, 1, 8, 8), "no sample"),
+        (5, "not a int"),
+        (torch.full((4, 1, 8, 8), float("nan")), "not finite"),
+        ([torch.zeros(4, 3, 8, 8)], "raised"),
+    ],
+)
+def test_bad_data_is_named(trained_net: nn.Module, data: Any, words: str) -> None:
+    with pytest.raises(SecateurError, match=words):
+        sc.prune(trained_net, data=data, budget=sc.MACs("50%"), **FAST)
+
+
+def test_a_drop_is_kept_on_images_that_the_search_never_saw(trained_net: nn.Module) -> None:
+    chosen = digits().held_out_images[::2], digits().held_out_labels[::2]
+    other = digits().held_out_images[1::2], digits().held_out_labels[1::2]
+    result = sc.prune(
+        trained_net, data=IMAGES.images[:256], evaluate=sc.Accuracy([chosen]),
+        budget=sc.Drop(points=2.0), **FAST,
+    )  # fmt: skip
+    assert result.after.macs is not None and result.before.macs is not None
+    assert result.after.macs < 0.5 * result.before.macs
+    with torch.no_grad():
+        found, dense = (
+            (m(other[0]).argmax(1) == other[1]).double().mean() for m in (result.model, trained_net)
+        )
+    assert dense - found <= 0.02 + 0.01
+    assert len(result.attempts) > 1 and any("Drop" in line for line in result.search)
+
+
+def test_a_search_goes_on_where_it_stopped(trained_net: nn.Module) -> None:
+    arguments: dict[str, Any] = {
+        "data": IMAGES.images[:128], "evaluate": right, "budget": sc.Drop(points=3.0), **FAST,
+    }  # fmt: skip
+    whole = sc.prune(trained_net, **arguments)
+    seen: list[Any] = []
+
+    def stop(attempt: Any) -> None:
+        seen.append(attempt)
+        if len(seen) == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        sc.prune(trained_net, on_trial=stop, **arguments)
+    again = sc.prune(trained_net, resume=seen, **arguments)
+    assert again.attempts == whole.attempts
+    assert again.plan.sites == whole.plan.sites
+
+
+def test_goals_need_something_to_measure(trained_net: nn.Module) -> None:
+    with pytest.raises(RecipeError, match="evaluate"):
+        sc.prune(trained_net, data=IMAGES.images[:64], budget=sc.Drop(points=1.0), **FAST)
+
+
+@pytest.mark.parametrize("name", ["optimizer", "rollback"])
+def test_a_copy_has_no_such_argument(trained_net: nn.Module, name: str) -> None:
+    with pytest.raises(RecipeError, match="prune_"):
+        sc.prune(trained_net, IMAGES.images[:1], **{name: None})
+
+
+@pytest.mark.parametrize("steps", [5, ["x"], [sc.Reconstruct], "reconstruct"])
+def test_repairs_are_checked_first(trained_net: nn.Module, steps: Any) -> None:
+    with pytest.raises(RecipeError, match="repair"):
+        sc.prune(trained_net, data=IMAGES.images[:64], recover=steps, **FAST)
