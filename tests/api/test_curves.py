@@ -22,7 +22,7 @@ def right(model: nn.Module) -> Tensor:
 def test_a_frontier_falls_with_the_cost(tmp_path: Path) -> None:
     front = sc.frontier(trained(), data=DATA.images[:128], evaluate=right, points=3)
     assert len(front.points) == 3
-    shares = [point.value for point in front.points]
+    shares = [point.cost for point in front.points]
     assert shares == sorted(shares, reverse=True)
     assert front.points[0].quality > front.points[-1].quality
     assert front.points[0].quality > 0.97
