@@ -71,6 +71,17 @@ def test_a_linear_layer_s_and_blocks_of_rows() -> None:
     assert found.gram[0].numpy() == pytest.approx(np.cov(x.double().numpy().T, bias=True), abs=1e-3)
 
 
+def test_stripes_make_one_symmetric_matrix(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_STRIPE", 3)
+    net, call = nn.Conv2d(4, 6, 2, groups=2), images()
+    found = grams(net, [call], "weight")["weight"].gram
+    rows = patches(net, call.args[0]).double()
+    for group in range(2):
+        expected = np.cov(rows[:, group].numpy().T, bias=True)
+        assert found[group].numpy() == pytest.approx(expected, abs=1e-5)
+    assert torch.equal(found, found.mT)
+
+
 def test_rows_are_sampled_to_a_quota() -> None:
     net = nn.Conv2d(2, 2, 1)
     calls = [Call((torch.randn(8, 2, 64, 64),), {})] * 3

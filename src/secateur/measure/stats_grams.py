@@ -17,7 +17,8 @@ LIMIT = 2**30  # bytes of Gram matrices that are held at a time
 WIDEST = 8192  # columns above which one kernel position stands for all
 NEVER = 16384  # columns above which there is no Gram matrix
 _ROWS = 8192
-_BLOCK = 1024
+_BLOCK = 1024  # rows of a product
+_STRIPE = 512  # columns of a product
 
 
 @dataclass(frozen=True)
@@ -163,11 +164,16 @@ class Accumulator:
             self.product = double(rows.new_zeros(1)).new_zeros(rows.shape[0], k, k)
         rows = rows - self.shift
         self.sum += double(rows.sum(1))
-        self.product += double(rows.transpose(1, 2) @ rows)
+        for start in range(0, rows.shape[2], _STRIPE):  # the upper half is enough
+            left = rows[:, :, start : start + _STRIPE].mT
+            self.product[:, start : start + _STRIPE, start:] += double(left @ rows[:, :, start:])
         self.count += rows.shape[1]
 
     def facts(self) -> GramFacts:
         """The result; the accumulator is used up (its memory becomes the result's)."""
+        for start in range(0, self.product.shape[2], _STRIPE):
+            stop = start + _STRIPE
+            self.product[:, stop:, start:stop] = self.product[:, start:stop, stop:].mT
         offset = self.sum / self.count
         gram = self.product.div_(self.count).baddbmm_(offset[:, :, None], offset[:, None], alpha=-1)
         mean = double(self.shift[:, 0]) + offset

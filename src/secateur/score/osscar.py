@@ -13,7 +13,7 @@ from secateur.score.consumers import columns, consumers, unread
 from secateur.score.criterion import Facts, criterion
 
 _RIDGE = 1e-2
-_WORK = 5e8  # elements of inverses that all updates of one site may touch, roughly
+_WORK = 3e8  # elements of inverses that all updates of one site may touch, roughly
 _FEWEST_STEPS = 32
 
 
@@ -54,8 +54,8 @@ def osscar(site: Site, facts: Facts) -> Tensor:
     if not problems:
         return _by_weights(site, facts)
     scores = torch.zeros(site.n, dtype=torch.float64)
-    largest = max(problem.inverse.shape[0] * problem.inverse.shape[1] ** 2 for problem in problems)
-    steps = max(_FEWEST_STEPS, int(3 * _WORK / max(1, largest)))
+    size = sum(problem.inverse.numel() for problem in problems)
+    steps = max(_FEWEST_STEPS, int(3 * _WORK / size))  # on average a third of it is still there
     many = -(-site.n // steps)
     alive = torch.arange(site.n)
     total = last = 0.0
