@@ -7,24 +7,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 import typer
-from torch import nn
 
 import secateur as sc
 from secateur.allocate.allocator import allocators
 from secateur.cli import app
 from secateur.core.registry import Registry
+from secateur.demo.data import digits, trained
+from secateur.demo.net import DigitNet
 from secateur.score.criterion import criteria
 
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-
-
-def build_model() -> nn.Module:
-    torch.manual_seed(0)
-    layers = nn.Conv2d(3, 16, 3), nn.ReLU(), nn.Conv2d(16, 8, 3), nn.Flatten(), nn.Linear(128, 4)
-    return nn.Sequential(*layers).eval()
 
 
 @pytest.mark.parametrize("block", range(len(BLOCKS)))
@@ -32,11 +26,14 @@ def test_code_runs(
     block: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    data = digits()
     names = {
         "sc": sc,
-        "model": build_model(),
-        "example": torch.randn(2, 3, 8, 8),
-        "build_model": build_model,
+        "model": trained(),
+        "example": data.images[:2],
+        "images": data.images[:256],
+        "labelled": [(data.held_out_images, data.held_out_labels)],
+        "build_model": DigitNet,
     }
     monkeypatch.setattr(criteria, "_entries", dict(criteria._entries))
     code = BLOCKS[block]
