@@ -168,7 +168,7 @@ def test_misspelt_names(net: nn.Module, x: Tensor, argument: str, given: Any, cl
         ("unit", [sc.Channel(), sc.Channel()], "claim"),
         ("unit", "channel", "is not a unit"),
         ("criterion", 3, "a name or a callable"),
-        ("allocate", None, "a name or a callable"),
+        ("allocate", 5, "a name or a callable"),
         ("scope", [], "empty list"),
         ("scope", 3, "cannot be made of"),
         ("criterion", "taylor", "needs gradients"),

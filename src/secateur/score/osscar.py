@@ -98,7 +98,7 @@ class _Problem:
         mean = float(gram.diagonal(dim1=1, dim2=2).mean())
         damped = gram.clone()
         damped.diagonal(dim1=1, dim2=2).add_(_RIDGE * mean if mean > 0 else 1.0)
-        self.inverse = torch.linalg.inv(damped)
+        self.inverse = torch.cholesky_inverse(torch.linalg.cholesky(damped))
         self.weight = matrix.transpose(1, 2).contiguous()
         self.energy = float((self.weight * (gram @ self.weight)).sum())
         self.columns = where.to(gram.device)
