@@ -27,7 +27,7 @@ _VIEWS = {
     _aten.squeeze, _aten.flatten, _aten.unflatten,
 }  # fmt: skip
 _COPIES = {_aten.clone, _aten.contiguous, _aten.alias, _aten.detach, _aten._to_copy, _aten.dropout}
-_NORMS = {
+NORMS = {
     _aten.native_batch_norm, _aten._native_batch_norm_legit_no_training,
     _aten._native_batch_norm_legit, _aten.cudnn_batch_norm, _aten.miopen_batch_norm,
     _aten._batch_norm_no_update, _aten.batch_norm,
@@ -109,6 +109,14 @@ class Pending:
             if not step.how.plain or not (same or (not kernel and step.result.shape[-1] == width)):
                 return None
         return None
+
+    @property
+    def norm(self) -> Norm | None:
+        """The batch normalisation over the operation's outputs that follows it directly."""
+        step = self.chain[0] if self.chain else None
+        if step is None or self._channels(step.source) != 1:
+            return None
+        return norm_of(step.func, step.args)
 
     def _channels(self, tensor: Tensor) -> int:
         return 1 if self.use.spec.kernel else tensor.dim() - 1
@@ -232,7 +240,7 @@ def _step(func: Any, args: Any, parameters: Parameters, x: Tensor) -> Affine | N
         args = (x, args[0])
     if args[0] is not x:
         return None
-    if packet in _NORMS:
+    if packet in NORMS:
         return _norm(func, args)
     if packet in _COPIES:
         return Affine(lambda v: v.to(x.dtype), plain=True)
@@ -252,16 +260,40 @@ def _step(func: Any, args: Any, parameters: Parameters, x: Tensor) -> Affine | N
     return None
 
 
-def _norm(func: Any, args: Any) -> Affine | None:
-    named = dict(zip((p.name for p in func._schema.arguments), args, strict=False))
-    x, weight = args[0], named.get("weight")
-    mean, variance = named.get("running_mean"), named.get("running_var")
-    if mean is None or variance is None or named.get("training") or x.dim() < 2:
+@dataclass(frozen=True)
+class Norm:
+    """A batch normalisation with running statistics: `(x - mean) * factor * scale + shift`.
+
+    All have one number for each channel.
+    """
+
+    mean: Tensor
+    factor: Tensor
+    scale: Tensor
+    shift: Tensor
+
+
+def norm_of(func: Any, args: Any) -> Norm | None:
+    """The batch normalisation that an operation is; None where it uses the batch's statistics."""
+    if func._overloadpacket not in NORMS:
         return None
-    eps = named.get("eps", named.get("epsilon", 1e-5))
-    scale = torch.rsqrt(variance + eps) * (1.0 if weight is None else weight)
-    shape = [1, -1] + [1] * (x.dim() - 2)
-    return Affine(lambda v: v * _inverse(scale).view(shape).to(v.dtype), Shift(mean, -1.0, 1))
+    named = dict(zip((p.name for p in func._schema.arguments), args, strict=False))
+    mean, variance = named.get("running_mean"), named.get("running_var")
+    if mean is None or variance is None or named.get("training") or args[0].dim() < 2:
+        return None
+    factor = torch.rsqrt(variance + named.get("eps", named.get("epsilon", 1e-5)))
+    weight, bias = named.get("weight"), named.get("bias")
+    scale = torch.ones_like(mean) if weight is None else weight
+    return Norm(mean, factor, scale, torch.zeros_like(mean) if bias is None else bias)
+
+
+def _norm(func: Any, args: Any) -> Affine | None:
+    norm = norm_of(func, args)
+    if norm is None:
+        return None
+    scale, shape = norm.factor * norm.scale, [1, -1] + [1] * (args[0].dim() - 2)
+    shift = Shift(norm.mean, -1.0, 1)
+    return Affine(lambda v: v * _inverse(scale).view(shape).to(v.dtype), shift)
 
 
 def _scale(packet: Any, x: Tensor, factor: Any, parameters: Parameters) -> Affine | None:
@@ -285,4 +317,4 @@ def _inverse(scale: Tensor) -> Tensor:
     return torch.where(small, torch.zeros_like(scale), 1 / scale.masked_fill(small, 1))
 
 
-__all__ = ["Affine", "Follow", "Pending", "Shift", "Slot"]
+__all__ = ["NORMS", "Affine", "Follow", "Norm", "Pending", "Shift", "Slot", "norm_of"]

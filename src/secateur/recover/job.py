@@ -9,6 +9,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from secateur.core.batches import Call
 from secateur.core.plan import Plan
 from secateur.core.site import Role
 from secateur.measure.calibration import Calibration
@@ -30,26 +31,39 @@ class Job:
     dense: the network before the cut, never changed. small: the one after it, repaired in place.
     plan: what was cut. roles: what every dimension of every parameter does (`Graph.roles`).
     distance: how far `small` is from `dense` on the held-out calls (see `distance`).
+
+    Without calibration data nothing can be measured: `distance` is NaN, and a change that a repair
+    attempts stays, with a note that it was not checked.
     """
 
     dense: nn.Module
     small: nn.Module
     plan: Plan
     roles: Mapping[tuple[str, int], Role]
-    calibration: Calibration
+    calibration: Calibration | None
     seed: int = 0
     notes: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         """Measure where the repair starts."""
-        self._dense = outputs(self.dense, self.calibration.held)
+        held = () if self.calibration is None else self.calibration.held
+        self._dense = outputs(self.dense, held)
         self.distance = self._measure()
+
+    @property
+    def calls(self) -> tuple[Call, ...]:
+        """What the networks can be run on: the data, else the example that the plan was made on."""
+        if self.calibration is not None:
+            return self.calibration.calls
+        return (self.plan.example,) if isinstance(self.plan.example, Call) else ()
 
     def note(self, text: str) -> None:
         """Add a sentence to the report."""
         self.notes.append(text)
 
     def _measure(self) -> float:
+        if self.calibration is None:
+            return float("nan")
         return distance(self._dense, outputs(self.small, self.calibration.held))
 
     def attempt(self, name: str, change: Callable[[], object]) -> bool:
@@ -65,6 +79,9 @@ class Job:
         except BaseException:
             _restore(tensors, before)
             raise
+        if self.calibration is None:
+            self.note(f"{name}: done, not checked (there is no data)")
+            return True
         if after < self.distance:
             self.note(f"{name}: distance from the dense outputs {self.distance:.3g} -> {after:.3g}")
             self.distance = after

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from secateur.core.batches import Call
 from secateur.core.layout import Mask
 from secateur.core.plan import Plan
 from secateur.measure.linear import Parameters, Spec, Use, kept_columns, sample_rows
 from secateur.recover.follow import Pending, Shift, Slot
 from secateur.recover.solve import Solution, Sums, solve
+from secateur.recover.uses import uses
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,26 @@ class Place:
         kept = torch.from_numpy(np.flatnonzero(outputs)).to(device)
         columns = kept_columns(dense.spec, torch.from_numpy(np.flatnonzero(inputs))).to(device)
         return cls(slot, dense.spec, small.spec, uses, kept, columns, not inputs.all())
+
+
+def find_places(
+    dense: nn.Module, small: nn.Module, plan: Plan, calls: Sequence[Call], *, everywhere: bool
+) -> list[Place]:
+    """The layers behind a cut, in the order of their first use.
+
+    everywhere: also those of which no input was removed, behind the first that lost some.
+    """
+    before, after = uses(dense, calls), uses(small, calls)
+    behind, places = bool(plan.removed), list[Place]()
+    for slot, (use, count) in before.items():
+        other, again = after.get(slot, (None, 0))
+        if other is None or again != count:
+            continue
+        place = Place.find(slot, use, other, count, plan)
+        if place is not None and (place.lost or (behind and everywhere)):
+            behind = True
+            places.append(place)
+    return places
 
 
 def _keep(plan: Plan, tensor: str, dim: int) -> Mask | None:

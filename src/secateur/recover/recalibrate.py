@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from secateur.core.batches import untouched
+from secateur.core.batches import Call, untouched
 from secateur.recover.job import Job
 
 _Norm = nn.modules.batchnorm._BatchNorm
@@ -25,29 +26,45 @@ class Recalibrate:
 
     def run(self, job: Job) -> None:
         """Repair `job.small` in place; what does not help is taken back."""
-        norms = [
-            m for m in job.small.modules() if isinstance(m, _Norm) and m.running_mean is not None
-        ]
-        if not norms:
+        data = job.calibration
+        if not norms_of(job.small):
+            return
+        if data is None:
+            job.note("batch-norm statistics: there is no data to measure them on")
             return
         try:
-            job.attempt("batch-norm statistics", lambda: _measure(job, norms))
+            job.attempt("batch-norm statistics", lambda: measure(job.small, data.fit))
         except ValueError as error:
             if "more than 1 value per channel" not in str(error):
                 raise
             job.note("batch-norm statistics: too few samples to measure any, unchanged")
 
 
-def _measure(job: Job, norms: list[_Norm]) -> None:
+def norms_of(model: nn.Module) -> dict[str, _Norm]:
+    """Batch normalisations with running statistics, by name."""
+    return {
+        name: module
+        for name, module in model.named_modules()
+        if isinstance(module, _Norm) and module.running_mean is not None
+    }
+
+
+def measure(model: nn.Module, calls: Sequence[Call]) -> None:
+    """Set running statistics to the cumulative averages over some calls, in one pass.
+
+    Raises:
+        ValueError: PyTorch's, where a call holds a single value of a channel.
+    """
+    norms = list(norms_of(model).values())
     old = [[buffer.clone() for buffer in _buffers(norm)] for norm in norms]
     new: list[list[Tensor]] = []
-    with untouched(job.small), torch.no_grad():
+    with untouched(model), torch.no_grad():
         for norm in norms:
             norm.reset_running_stats()
             norm.momentum = None
             norm.training = True
-        for call in job.calibration.fit:
-            call.run(job.small)
+        for call in calls:
+            call.run(model)
         new = [[buffer.clone() for buffer in _buffers(norm)] for norm in norms]
     for norm, before, after in zip(norms, old, new, strict=True):
         used = norm.num_batches_tracked is None or int(after[-1]) > 0

@@ -11,10 +11,11 @@ from torch import Tensor, nn
 from secateur.core.batches import Call
 from secateur.measure.linear import Parameters
 from secateur.recover.follow import Follow, Pending, Slot
+from secateur.recover.imagine import imagined
 from secateur.recover.job import Job
-from secateur.recover.layer import Layer, Place
+from secateur.recover.layer import Layer, Place, find_places
 from secateur.recover.lockstep import Run, together, twin
-from secateur.recover.uses import plain, uses
+from secateur.recover.uses import plain
 
 _LOOKED_AT = 4  # calls whose layers are solved; others may take other paths
 
@@ -33,6 +34,10 @@ class Reconstruct:
     other layers behind them, then on those of the smaller network, and all other layers again.
     Weights that other operations use too (tied embeddings) stay as they are.
 
+    Without calibration data the layers are solved on noise that looks like images or series to a
+    network (`synthetic`), while batch normalisations use the statistics of that noise: then what
+    they pass on has the means and deviations that it has on real data.
+
     everywhere: also solve layers of which no input was removed, behind the first that lost some.
     rows: how many rows of inputs a layer is solved from (three times its columns at least).
     sweeps: how often all is solved where there are layers that are used many times.
@@ -50,8 +55,14 @@ class Reconstruct:
 
     def run(self, job: Job) -> None:
         """Repair `job.small` in place; what does not help is taken back."""
+        if job.calibration is None:
+            with imagined(job) as made:
+                if made is not None:
+                    self.run(made)
+            return
         with plain(job.dense, job.small) as kept:
-            places = self._places(job)
+            calls = job.calls[:_LOOKED_AT]
+            places = find_places(job.dense, job.small, job.plan, calls, everywhere=self.everywhere)
             if not any(place.lost for place in places) and not job.plan.removed:
                 job.note("least squares: no layer lost inputs, so there is nothing to solve")
                 return
@@ -72,23 +83,8 @@ class Reconstruct:
                 if not job.attempt("least squares again", again):
                     break
 
-    def _places(self, job: Job) -> list[Place]:
-        """The layers to solve, in the order of their first use."""
-        calls = job.calibration.calls[:_LOOKED_AT]
-        dense, small = uses(job.dense, calls), uses(job.small, calls)
-        behind, places = bool(job.plan.removed), list[Place]()
-        for slot, (use, count) in dense.items():
-            other, again = small.get(slot, (None, 0))
-            if other is None or again != count:
-                continue
-            place = Place.find(slot, use, other, count, job.plan)
-            if place is not None and (place.lost or (behind and self.everywhere)):
-                behind = True
-                places.append(place)
-        return places
-
     def _layers(self, job: Job, places: Sequence[Place]) -> dict[Slot, Layer]:
-        parameters, calls = Parameters(job.small), len(job.calibration.calls)
+        parameters, calls = Parameters(job.small), len(job.calls)
         return {p.slot: Layer(p, parameters, self.rows, calls, job.seed) for p in places}
 
     def _teach(self, job: Job, places: Sequence[Place]) -> None:
@@ -172,6 +168,8 @@ class _Pair:
 def _calls(job: Job) -> list[tuple[Call, bool]]:
     """All calls, and whether each is held out."""
     data = job.calibration
+    if data is None:
+        return []
     held = [] if data.held is data.fit else [(call, True) for call in data.held]
     return [*((call, False) for call in data.fit), *held]
 

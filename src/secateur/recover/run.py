@@ -18,7 +18,7 @@ def repair(
     small: nn.Module,
     plan: Plan,
     roles: Mapping[tuple[str, int], Role],
-    calibration: Calibration,
+    calibration: Calibration | None,
     steps: Sequence[Recover],
     *,
     seed: int = 0,
@@ -26,7 +26,8 @@ def repair(
     """Repair a cut network in place, and say what each step did.
 
     dense: the network before the cut; it is left untouched. plan, roles: what was cut, and what the
-    dimensions of the parameters do (`Graph.roles`). steps: in order.
+    dimensions of the parameters do (`Graph.roles`). calibration: without it, repairs that need no
+    data are made unchecked. steps: in order.
 
     Example:
         >>> from secateur.core.tensors import light_copy
