@@ -203,6 +203,11 @@ class Parameters:
                 return name
         return None
 
+    def whole(self, operand: Tensor) -> bool:
+        """Whether an operand is a parameter as it is, not a part or another view of it."""
+        name = self.name(operand)
+        return name is not None and _same(operand, self.tensors[name])
+
     def use(
         self, func: Any, args: Sequence[Any], out: Any, kwargs: Mapping[str, Any] | None = None
     ) -> Use | None:
