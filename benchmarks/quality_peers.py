@@ -235,18 +235,20 @@ class Planned:
         return model.eval()
 
 
+_ORDERS: dict[tuple[str, str], tuple[Planned, list[Any]]] = {}
+
+
 def kirigami(metric: str, how: str) -> Setting:
     """A setting of torch-kirigami: a metric, over all axes or the same share of each.
 
     Its greedy search tries candidates one by one, which takes minutes a plan; as all candidates
     here can go independently of each other, the first ones of its order are planned at once.
     """
-    cached: dict[str, tuple[Planned, list[Any]]] = {}
 
     def planned(case: Case) -> tuple[Planned, list[Any]]:
         from torch_kirigami import pruning
 
-        if case.name not in cached:
+        if (case.name, metric) not in _ORDERS:
             metrics: dict[str, Callable[[], Any]] = {
                 "L1": lambda: pruning.Magnitude(1),
                 "L2": lambda: pruning.Magnitude(2),
@@ -254,8 +256,8 @@ def kirigami(metric: str, how: str) -> Setting:
                 "Taylor": pruning.WeightTaylor,
             }
             found = Planned(case, "mean" if metric == "Taylor" else "")
-            cached[case.name] = found, found.ordered(metrics[metric]())
-        return cached[case.name]
+            _ORDERS[case.name, metric] = found, found.ordered(metrics[metric]())
+        return _ORDERS[case.name, metric]
 
     def prune(case: Case, removed: float) -> nn.Module:
         plan, order = planned(case)
