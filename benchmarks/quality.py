@@ -160,7 +160,7 @@ def _forms(name: str, model: nn.Module, case: Case) -> Iterator[tuple[str, nn.Mo
 
 
 def _line(error: Exception) -> str:
-    first = (str(error).splitlines() or [""])[0]
+    first = (str(error).splitlines() or ["raised without a message"])[0]
     return f"{type(error).__name__}: {first}"[:160]
 
 
@@ -196,6 +196,8 @@ def write(path: Path, results: dict[str, Any]) -> None:
             cells = [_cell(case, best(case, who, budget), whole) for who in whos]
             name = "half of the inner channels" if budget == HALF else f"{budget:.0%}"
             lines.append(f"| {name} | {' | '.join(cells)} |")
+        failed = {(r["who"], r["failed"]) for r in case["rows"] if "failed" in r}
+        lines += [""] * bool(failed) + [f"- {who}: `{why}`" for who, why in sorted(failed)]
     path.write_text("\n".join(lines) + "\n")
 
 
@@ -203,7 +205,7 @@ def _cell(case: Row, row: Row | None, whole: Row | None) -> str:
     if row is None:
         return ""
     if "failed" in row:
-        return f"does not run: {row['failed']}".replace("|", "/")
+        return "none (see below)"
     share = f" ({row['macs'] / whole['macs']:.1%})" if whole else ""
     setting = "" if row["who"] == "secateur" else f"<br>{row['setting']}"
     return f"{_value(case, row)}{share}{setting}"
