@@ -120,6 +120,9 @@ def test_without_anything_to_run_nothing_is_done() -> None:
     job = Job(model, cut.small, cut.plan, cut.graph.roles, None)
     Compensate().run(job)
     assert job.notes == ["means: there is neither data nor an example to run"]
+    job = without_data(cut, x)
+    Compensate().run(job)
+    assert job.notes == ["means: neither data nor a batch normalisation says what they are"]
     whole = shrink(model, x, {})
     job = whole.job([x])
     Compensate().run(job)

@@ -14,6 +14,7 @@ from secateur.measure.linear import Parameters, Spec, sample_rows
 from secateur.recover.follow import NORMS, Follow, Pending, Shift, Slot, norm_of
 from secateur.recover.job import Job
 from secateur.recover.layer import Place, find_places
+from secateur.recover.recalibrate import norms_of
 from secateur.recover.synthetic import synthetic
 from secateur.recover.uses import plain
 
@@ -31,6 +32,9 @@ class Compensate:
     taken as normal with its own mean (`beta`) and deviation (`gamma`), and what follows (ReLU or
     whatever the model does) runs on its quantiles.
 
+    Without data it needs a batch normalisation in the network, and it is not always a gain: on
+    ResNet-20 it helped with 30 % of the inner channels removed and hurt with half of them.
+
     norms: take results of batch normalisations as normal, rather than as the data makes them.
     samples: of noise, where there is no data at all and inputs can be made up.
 
@@ -47,6 +51,9 @@ class Compensate:
         calls = _probes(job, self.samples)
         if not calls:
             job.note("means: there is neither data nor an example to run")
+            return
+        if job.calibration is None and not (self.norms and norms_of(job.dense)):
+            job.note("means: neither data nor a batch normalisation says what they are")
             return
         with plain(job.dense, job.small) as kept:
             places = find_places(job.dense, job.small, job.plan, calls[:1], everywhere=False)
