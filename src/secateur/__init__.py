@@ -36,7 +36,7 @@ _HOMES = {
         "Quality",
         "Sparsity",
     ),
-    "secateur.recover": ("Recalibrate", "Reconstruct"),
+    "secateur.recover": ("Compensate", "Fold", "Recalibrate", "Reconstruct"),
     "secateur.measure.metric": ("Accuracy", "Loss"),
     "secateur.core.scope": ("Scope", "only", "skip"),
     "secateur.core.plan": ("Plan",),
@@ -82,6 +82,8 @@ if TYPE_CHECKING:
     from secateur.graph import rule as rule
     from secateur.measure.metric import Accuracy as Accuracy
     from secateur.measure.metric import Loss as Loss
+    from secateur.recover import Compensate as Compensate
+    from secateur.recover import Fold as Fold
     from secateur.recover import Recalibrate as Recalibrate
     from secateur.recover import Reconstruct as Reconstruct
     from secateur.score import criterion as criterion

@@ -481,3 +481,14 @@ def test_a_copy_has_no_such_argument(trained_net: nn.Module, name: str) -> None:
 def test_repairs_are_checked_first(trained_net: nn.Module, steps: Any) -> None:
     with pytest.raises(RecipeError, match="repair"):
         sc.prune(trained_net, data=IMAGES.images[:64], recover=steps, **FAST)
+
+
+def test_without_data_a_repair_makes_its_own(trained_net: nn.Module) -> None:
+    arguments: dict[str, Any] = {
+        "budget": sc.MACs("40%"), "evaluate": right, "allocate": "uniform", **FAST,
+    }  # fmt: skip
+    example = IMAGES.images[:16]
+    plain = sc.prune(trained_net, example, **arguments)
+    repaired = sc.prune(trained_net, example, recover=[sc.Reconstruct()], **arguments)
+    assert plain.quality is not None and repaired.quality is not None
+    assert repaired.quality.after > plain.quality.after + 0.05

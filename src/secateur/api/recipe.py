@@ -16,7 +16,7 @@ from secateur.core.budget import Budget, Latency, Sparsity
 from secateur.core.errors import InputError, RecipeError
 from secateur.core.scope import Scope
 from secateur.graph.graph import Graph
-from secateur.measure.calibration import Calibration, batch_call, calibration, first_sample, take
+from secateur.measure.calibration import batch_call, calibration, first_sample, take
 from secateur.measure.latency_table import LatencyTable, gain_possible, latency_table
 from secateur.measure.stats import Gather
 from secateur.recover import Recalibrate, Reconstruct, Recover, check_steps
@@ -30,6 +30,10 @@ WITHOUT_DATA = ("magnitude", "global")
 """Criterion and allocator where there is no data."""
 WITH_DATA = ("osscar", "knapsack")
 """Those that measured best on networks of all kinds, with the repairs below (docs/quality.md)."""
+LARGE = 5_000_000
+WITH_DATA_LARGE = ("group_l2", "global")
+"""Those for networks of more than `LARGE` parameters, where OSSCAR takes minutes: behind a repair
+they come close to it (docs/quality.md)."""
 REPAIRS: tuple[Recover, ...] = (Reconstruct(), Recalibrate())
 
 
@@ -41,7 +45,7 @@ class Recipe:
     """
 
     unit: Unit | Sequence[Unit]
-    criterion: str | Score
+    criterion: str | Score | None
     budget: Budget
     allocate: Any
     scope: Scope
@@ -74,16 +78,15 @@ class Recipe:
         if budget is not None and not isinstance(budget, Budget):
             raise RecipeError(f"{budget!r} is not a budget", hint="for example MACs('50%')")
         batches = None if data is None else take(data, samples)
-        default = WITHOUT_DATA if batches is None else WITH_DATA
         steps: Sequence[Recover] = (
             (() if batches is None else REPAIRS) if recover is None else recover
         )
         check_steps(steps)
         return cls(
             unit,
-            default[0] if criterion is None else criterion,
+            criterion,
             Sparsity(0.5) if budget is None else budget,
-            _allocator(criterion, allocate, default),
+            allocate,
             Scope.of(scope),
             batches,
             loss,
@@ -103,18 +106,31 @@ class Recipe:
             )
         return first_sample(batch_call(model, self.batches[0]))
 
+    def choices(self, model: nn.Module) -> tuple[str | Score, Any]:
+        """Criterion and allocator; those that go together where nothing was said."""
+        usual = WITHOUT_DATA
+        if self.batches is not None:
+            size = sum(p.numel() for p in model.parameters())
+            usual = WITH_DATA if size <= LARGE else WITH_DATA_LARGE
+        if self.criterion is None:
+            return usual[0], usual[1] if self.allocate is None else self.allocate
+        return self.criterion, "global" if self.allocate is None else self.allocate
+
     def workshop(self, model: nn.Module, call: Call) -> Workshop:
         """The model, analysed and scored."""
+        criterion, allocate = self.choices(model)
         gather = Gather(model, call, self.batches, self.loss, self.seed)
 
         def prepare(graph: Graph) -> Decider:
             return Decider.prepare(
-                model, graph, unit=self.unit, criterion=self.criterion, scope=self.scope,
+                model, graph, unit=self.unit, criterion=criterion, scope=self.scope,
                 gather=gather, seed=self.seed, table=self._table(model, call, graph),
             )  # fmt: skip
 
-        data = self._calibration(model, call) if self.recover else None
-        return Workshop(model, call, prepare, self.allocate, data, self.recover, self.seed)
+        data = None
+        if self.recover and self.batches is not None:
+            data = calibration(model, self.batches, samples=self.samples)
+        return Workshop(model, call, prepare, allocate, data, self.recover, self.seed)
 
     def _table(self, model: nn.Module, call: Call, graph: Graph) -> LatencyTable | None:
         """How long every layer takes at every size, where latency is what the budget is about."""
@@ -128,15 +144,3 @@ class Recipe:
         if not gain.possible:
             warnings.warn(str(gain), stacklevel=5)
         return table
-
-    def _calibration(self, model: nn.Module, call: Call) -> Calibration:
-        if self.batches is not None:
-            return calibration(model, self.batches, samples=self.samples)
-        raise InputError("there is no data to repair with", hint="give data=[batch, …]")
-
-
-def _allocator(criterion: Any, allocate: Any, default: tuple[str, str]) -> Any:
-    """The allocator: the best known one goes with the best known criterion only."""
-    if allocate is not None:
-        return allocate
-    return default[1] if criterion is None else "global"

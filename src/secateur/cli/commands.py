@@ -26,7 +26,7 @@ from secateur.core.budget import parse_budget
 from secateur.core.errors import RecipeError, SecateurError
 from secateur.core.registry import did_you_mean
 from secateur.measure.metric import Accuracy, Loss
-from secateur.recover import Recalibrate, Reconstruct, Recover
+from secateur.recover import Compensate, Fold, Recalibrate, Reconstruct, Recover
 from secateur.report.tables import console, show
 from secateur.ship.files import PLAN, WEIGHTS, save
 from secateur.ship.weights import fit_weights, read_weights
@@ -133,7 +133,8 @@ def prune(
         str | None, typer.Option(help="How much goes where; depends on whether there is data.")
     ] = None,
     recover: Annotated[
-        str | None, typer.Option(help="Repairs in order: reconstruct, recalibrate, or none.")
+        str | None,
+        typer.Option(help="In order: reconstruct, recalibrate, fold, compensate, none."),
     ] = None,
     metric: Annotated[
         str, typer.Option(help="Quality on labelled data: accuracy, loss, or auto.")
@@ -214,6 +215,8 @@ def _repairs(text: str | None) -> list[Recover] | None:
     kinds: dict[str, Callable[[], Recover]] = {
         "reconstruct": Reconstruct,
         "recalibrate": Recalibrate,
+        "fold": Fold,
+        "compensate": Compensate,
     }
     if text is None:
         return None

@@ -14,7 +14,7 @@ from secateur.measure.linear import Spec, Use, sample_rows
 from secateur.measure.stats_inputs import check_finite, double, same_form, watch, whole
 
 LIMIT = 2**30  # bytes of Gram matrices that are held at a time
-WIDEST = 8192  # columns above which one kernel position stands for all
+WIDEST = 1536  # columns above which one kernel position stands for all
 NEVER = 16384  # columns above which there is no Gram matrix
 _ROWS = 8192
 _BLOCK = 1024  # rows of a product
@@ -125,6 +125,10 @@ class Grams(Mapping[str, GramFacts]):
             raise KeyError(name)
         return self.load([name])[name]
 
+    def __contains__(self, name: object) -> bool:
+        """Whether there is one; nothing is gathered for the answer."""
+        return name in self.sizes
+
     def __iter__(self) -> Iterator[str]:
         """Names, in the order of use."""
         return iter(self.sizes)
@@ -147,9 +151,9 @@ class Accumulator:
 
     def add(self, use: Use, index: Tensor) -> None:
         """Take in some rows of an operation's input."""
-        for part in index.split(_BLOCK):
-            rows = use.inputs(part.to(use.x.device))
-            rows = rows if rows.dtype == torch.float64 else rows.float()
+        found = use.inputs(index.to(use.x.device))  # at once: a call prepares the whole input
+        for part in found.split(_BLOCK, 1):
+            rows = part if part.dtype == torch.float64 else part.float()
             if self.shape.taps != self.shape.spec.taps:
                 taps = self.shape.spec.taps
                 split = rows.reshape(*rows.shape[:2], -1, taps)

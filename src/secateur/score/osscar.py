@@ -13,8 +13,8 @@ from secateur.score.consumers import columns, consumers, unread
 from secateur.score.criterion import Facts, criterion
 
 _RIDGE = 1e-2
-_WORK = 3e8  # elements of inverses that all updates of one site may touch, roughly
-_FEWEST_STEPS = 32
+_WORK = 1e8  # elements of inverses that all updates of one site may touch, roughly
+_FEWEST_STEPS = 8
 
 
 @criterion(
@@ -79,14 +79,16 @@ def osscar(site: Site, facts: Facts) -> Tensor:
 def _choose(problems: list[_Problem], errors: Tensor, many: int) -> tuple[Tensor, float]:
     """The cheapest indices and their joint error; fewer where together they cost much more.
 
-    Two indices that can replace each other are cheap alone but not together.
+    Two indices that can replace each other are cheap alone but not together. At least half of
+    `many` goes all the same: what a wide site may take must be known beforehand.
     """
+    least = max(1, many // 2)
     while True:
         chosen = errors.topk(many, largest=False).indices
         joint = sum(problem.joint(chosen) for problem in problems)
-        if many == 1 or joint <= 1.5 * float(errors[chosen].sum()):
+        if many <= least or joint <= 1.5 * float(errors[chosen].sum()):
             return chosen, max(0.0, joint)
-        many = (many + 1) // 2
+        many = max(least, (many + 1) // 2)
 
 
 class _Problem:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from torch import nn
@@ -37,9 +37,9 @@ ATTEMPTS = 4
 class Workshop:
     """One model with its structure and its scores, from which any number of trials is made.
 
-    prepare: scores the sites of a graph. steps: repairs, in order; they need `calibration`. how:
-    the allocator; "sensitivity" and "search" look at the model on the calibration data first.
-    frozen: what failed its cut in spite of the analysis, and stays.
+    prepare: scores the sites of a graph. steps: repairs, in order, on `calibration` where there is
+    any. how: the allocator; "sensitivity" and "search" look at the model on the calibration data
+    first. frozen: what failed its cut in spite of the analysis, and stays.
 
     Memory: a trial takes the memory of the cut copy, and what its repair takes.
     """
@@ -117,11 +117,11 @@ class Workshop:
     def _make(self, decide: Callable[[], tuple[Plan, tuple[str, ...]]]) -> Trial:
         trial = self._cut(decide, lambda: light_copy(self.model))
         own_memory(trial.model, self.model)
-        if self.steps and self.calibration is not None:
+        if self.steps:
             trial.repairs = repair(
                 self.model,
                 trial.model,
-                trial.plan,
+                replace(trial.plan, example=self.call),
                 self.graph.roles,
                 self.calibration,
                 self.steps,
