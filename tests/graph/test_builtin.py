@@ -51,6 +51,7 @@ def test_a_parametrized_weight_is_not_computed() -> None:
     assert torch.equal(layer.parametrizations.weight[0]._u, u)
 
 
+@pytest.mark.filterwarnings("ignore:.*weight_norm. is deprecated:FutureWarning")
 @pytest.mark.parametrize("wrap", [spectral_norm, weight_norm, PRUNE])
 def test_the_hooks_of_old_are_known_by_what_they_keep(wrap: Any) -> None:
     for layer in (nn.Linear(3, 5), nn.Conv2d(4, 6, 3)):
