@@ -1,11 +1,11 @@
 """Accuracy at equal MACs without training, against Torch-Pruning and torch-kirigami.
 
-    python benchmarks/quality.py peers --data ../shared/data     # once; an hour on one core
+    python benchmarks/quality.py peers --data ../shared/data     # once; hours on one core
     python benchmarks/quality.py ours --data ../shared/data
     python benchmarks/quality.py write                           # docs/quality.md
 
-Every part keeps its rows in the JSON file, so that ours can run again without the peers. The rows
-of a case are replaced when it runs again. Names of cases may follow the part.
+Every part keeps its rows in the JSON file, so that ours can run again without the peers. Names of
+cases may follow the part. Peers go on where they were interrupted; with --again they start anew.
 
 All results are counted the same way: MACs by torch.utils.flop_counter, quality on the report set. A
 peer is tried in all its settings, with and without re-estimated batch norms; the settings that do
@@ -24,6 +24,7 @@ import platform
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -103,21 +104,24 @@ def ours_rows(case: Case) -> Iterator[Row]:
             yield {**row, "failed": _line(raised)}
 
 
-def peer_rows(case: Case) -> Iterator[Row]:
-    """Every peer's finalists at every budget, or why there are none."""
+def peer_rows(case: Case, old: list[Row]) -> Iterator[list[Row]]:
+    """Every peer's finalists at every budget that is not done yet, or why there are none."""
     found = settings(case)
     full = macs(case.build(), case)
-    hopeless: dict[str, Row] = {}
+    hopeless = {row["who"]: row for row in old if "failed" in row}
     for budget in (*BUDGETS, *([HALF] if case.halved else [])):
         for peer in dict.fromkeys(s.peer for s in found):
-            tried = [s for s in found if s.peer == peer and (budget != HALF or s.halves)]
-            if peer in hopeless:  # what fails at a budget fails at the smaller ones
-                yield {**hopeless[peer], "budget": budget}
+            done = [r for r in old if r["who"] == peer and r["budget"] == budget]
+            if len(done) >= FINALISTS or any("failed" in r for r in done):
                 continue
-            for row in _finalists(case, tried, budget, full):
-                if "failed" in row:
-                    hopeless[peer] = row
-                yield row
+            tried = [s for s in found if s.peer == peer and (budget != HALF or s.halves)]
+            if peer in hopeless and budget != HALF:  # it fails at the smaller budgets too
+                yield [{**hopeless[peer], "budget": budget}]
+                continue
+            rows = list(_finalists(case, tried, budget, full))
+            if "failed" in rows[0]:
+                hopeless[peer] = rows[0]
+            yield rows
 
 
 def _finalists(case: Case, tried: list[Setting], budget: Any, full: int) -> Iterator[Row]:
@@ -185,6 +189,7 @@ def write(path: Path, results: dict[str, Any]) -> None:
         "Calibration data: at most 512 training samples. Peers: the best of all their settings",
         "without training, batch norms re-estimated where that helps; their gradient criteria get",
         "labels. OSSCAR is not in torch-kirigami's package, but among its source's examples.",
+        "An empty cell was not measured.",
     ]
     for case in results["cases"].values():
         whole = best(case, "dense", 1.0)
@@ -222,38 +227,61 @@ def machine() -> str:
     return f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}"
 
 
-def run(part: str, names: list[str], path: Path) -> None:
-    """Measure one part of some cases and keep the rows."""
-    rows_of = {"peers": peer_rows, "ours": ours_rows}[part]
+def run(part: str, names: list[str], path: Path, again: bool) -> None:
+    """Measure one part of some cases; rows are kept as soon as they are there."""
     for name in names or list(CASES):
         case = CASES[name]()
-        kept = {"name": case.name, "metric": case.metric, "halved": case.halved}
-        new = []
+        old = [] if again else _known(path, name)
+        if part == "ours":
+            groups = ([row] for row in ours_rows(case))
+        elif any(row["who"] == "dense" for row in old):
+            groups = peer_rows(case, old)
+        else:
+            groups = chain(map(_dense, [case]), peer_rows(case, old))
+        if part == "ours" or again:
+            mine = part == "ours"
+            _keep(path, name, case, [r for r in _known(path, name) if _ours(r) != mine])
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            if part == "peers":
-                new.append(dense(case))
-            for row in _quiet(rows_of(case)):
-                print(name, json.dumps(row), flush=True)
-                new.append(row)
-        # Read again: the other part may have written in between.
-        results = json.loads(path.read_text()) if path.is_file() else {"cases": {}}
-        old = results["cases"].get(name, {"rows": []})["rows"]
-        mine = {"secateur"} if part == "ours" else {row["who"] for row in old} - {"secateur"}
-        rows = [row for row in old if row["who"] not in mine] + new
-        results["machine"] = machine()
-        results["cases"][name] = {**kept, "rows": rows}
-        path.write_text(json.dumps(results, indent=1) + "\n")
+            for rows in _quiet(groups):
+                for row in rows:
+                    print(name, json.dumps(row), flush=True)
+                same = {(row["who"], row["budget"]) for row in rows}
+                kept = [r for r in _known(path, name) if (r["who"], r["budget"]) not in same]
+                _keep(path, name, case, kept + rows)
 
 
-def _quiet(rows: Iterator[Row]) -> Iterator[Row]:
+def _dense(case: Case) -> list[Row]:
+    return [dense(case)]
+
+
+def _ours(row: Row) -> bool:
+    return row["who"] == "secateur"
+
+
+def _known(path: Path, name: str) -> list[Row]:
+    """The rows of a case in the file, read anew: the other part may have written in between."""
+    results = json.loads(path.read_text()) if path.is_file() else {"cases": {}}
+    return results["cases"].get(name, {"rows": []})["rows"]
+
+
+def _keep(path: Path, name: str, case: Case, rows: list[Row]) -> None:
+    results = json.loads(path.read_text()) if path.is_file() else {"cases": {}}
+    results["machine"] = machine()
+    about = {"name": case.name, "metric": case.metric, "halved": case.halved}
+    results["cases"][name] = {**about, "rows": rows}
+    results["cases"] = {key: results["cases"][key] for key in CASES if key in results["cases"]}
+    path.write_text(json.dumps(results, indent=1) + "\n")
+
+
+def _quiet(groups: Iterator[list[Row]]) -> Iterator[list[Row]]:
     """Without what the peers print while they work."""
     while True:
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-            row = next(rows, None)
-        if row is None:
+            rows = next(groups, None)
+        if rows is None:
             return
-        yield row
+        yield rows
 
 
 def main() -> None:
@@ -261,6 +289,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("part", choices=("peers", "ours", "write"))
     parser.add_argument("cases", nargs="*", choices=[*CASES, []], default=[])
+    parser.add_argument("--again", action="store_true", help="Measure again what is known.")
     parser.add_argument("--data", type=Path, default=quality_cases.DATA)
     parser.add_argument("--json", type=Path, default=Path("benchmarks/quality.json"))
     parser.add_argument("--out", type=Path, default=Path("docs/quality.md"))
@@ -268,7 +297,7 @@ def main() -> None:
     quality_cases.DATA = options.data
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", torch.get_num_threads())))
     if options.part != "write":
-        run(options.part, options.cases, options.json)
+        run(options.part, options.cases, options.json, options.again)
     write(options.out, json.loads(options.json.read_text()))
 
 
