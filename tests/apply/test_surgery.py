@@ -25,12 +25,12 @@ from apply_nets import (
 from torch import Tensor, nn
 
 import secateur as sc
-from secateur import api
 from secateur.apply.surgery import CutFailed, culprits, cut_verified, restricted_to
 from secateur.core.batches import as_call
 from secateur.core.errors import InputError, RecipeError, VerificationError
 from secateur.core.plan import Plan
 from secateur.graph.analyze import analyze
+from secateur.search import workshop
 
 
 def spoiled(model: nn.Module, example: Any, how: str) -> Plan:
@@ -273,7 +273,7 @@ def test_when_everything_fails_the_model_is_as_before() -> None:
 
 def test_without_rollback_less_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     model, x = convnet(), images()
-    monkeypatch.setattr(api, "culprits", lambda *_: pytest.fail("there is no way back"))
+    monkeypatch.setattr(workshop, "culprits", lambda *_: pytest.fail("there is no way back"))
     result = sc.prune_(model, x, rollback=False, latency=False)
     assert result.verification.ok and result.after.params < result.before.params
 
