@@ -20,8 +20,8 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 import secateur as sc
-from secateur import api
 from secateur.core.errors import InfeasibleBudget, RecipeError
+from secateur.search import workshop
 
 TOLERANCE = 1e-8
 
@@ -124,14 +124,14 @@ def recipe(seed: int) -> dict[str, Any]:
 
 
 def _prune(net: nn.Module, example: Tensor, seed: int, outcome: Outcome) -> Any:
-    real = api.culprits
+    real = workshop.culprits
 
     def counted(*args: Any, **kwargs: Any) -> Any:
         found = real(*args, **kwargs)
         outcome.blamed.update({name: str(reason) for name, reason in found.items()})
         return found
 
-    with mock.patch.object(api, "culprits", counted):
+    with mock.patch.object(workshop, "culprits", counted):
         try:
             result = sc.prune(net, example, **recipe(seed))
         except InfeasibleBudget:
