@@ -83,7 +83,7 @@ def test_a_program_is_the_same_every_time() -> None:
 
 def test_wrong_cuts_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     """The checks have teeth: a cut model with two channels exchanged is not accepted."""
-    real = sc.api.prune  # type: ignore[attr-defined]
+    real = sc.prune
 
     def spoiled(model: nn.Module, *args: object, **kwargs: object) -> object:
         result = real(model, *args, **kwargs)
