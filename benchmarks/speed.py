@@ -115,12 +115,12 @@ def measure(sender: Any, name: str, in_place: bool) -> None:
         "unit": [sc.Channel(), sc.Head()],
         "latency": False,
     }
+    prune = sc.prune_ if in_place else sc.prune  # imports what it needs
+    if in_place:
+        options["rollback"] = False
     with Peak() as peak:
         start = time.perf_counter()
-        if in_place:
-            result = sc.prune_(model, example, rollback=False, **options)
-        else:
-            result = sc.prune(model, example, **options)
+        result = prune(model, example, **options)
         seconds = time.perf_counter() - start
     sender.send(
         {
@@ -174,8 +174,10 @@ def write(path: Path, rows: list[dict[str, Any]], peers: list[dict[str, Any]]) -
     """The tables as markdown."""
     lines = [
         "# Speed and memory",
+        "",
         f"Written by `python benchmarks/speed.py`; {os.cpu_count()} cores of {processor()}, "
-        f"torch {torch.__version__}.",
+        f"torch {torch.__version__}. One forward pass is the median of five; importing is not timed.",
+        "",
         "| model | form | one forward pass | prune | peak memory over the model's |",
         "|---|---|---|---|---|",
     ]
@@ -198,7 +200,7 @@ def write(path: Path, rows: list[dict[str, Any]], peers: list[dict[str, Any]]) -
         "",
         "Secateur's time includes the verification of the cut; Torch-Pruning has none.",
     ]
-    path.write_text("\n".join([*lines[:2], "", *lines[2:]]) + "\n")
+    path.write_text("\n".join(lines) + "\n")
 
 
 def processor() -> str:

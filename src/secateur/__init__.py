@@ -25,7 +25,7 @@ _HOMES = {
         "prune_",
         "sensitivity",
     ),
-    "secateur.units": ("Channel", "Head", "Layer"),
+    "secateur.units": ("Block", "Channel", "Head", "Layer", "NM", "Weight"),
     "secateur.core.budget": (
         "Bytes",
         "Drop",
@@ -92,9 +92,12 @@ if TYPE_CHECKING:
     from secateur.score import total as total
     from secateur.ship import load as load
     from secateur.ship import save as save
+    from secateur.units import NM as NM
+    from secateur.units import Block as Block
     from secateur.units import Channel as Channel
     from secateur.units import Head as Head
     from secateur.units import Layer as Layer
+    from secateur.units import Weight as Weight
 
 
 def __getattr__(name: str) -> Any:

@@ -238,11 +238,12 @@ def _levels(tie: Tie, sites: Sequence[Site]) -> tuple[int, ...]:
                 f"the tie of {site.name} ends at {tie.ratios[site.name]} x {top}, not {site.n}"
             )
 
-    def allowed(level: int) -> bool:
-        kept = ((tie.ratios[site.name] * level, site) for site in sites)
-        return all(k >= max(1, site.floor) and k % site.multiple == 0 for k, site in kept)
-
-    return (*(level for level in tie.levels[:-1] if allowed(level)), top)
+    levels = np.array(tie.levels[:-1], dtype=np.int64)
+    allowed = np.ones(len(levels), dtype=np.bool_)
+    for site in sites:
+        kept = tie.ratios[site.name] * levels
+        allowed &= (kept >= max(1, site.floor)) & (kept % site.multiple == 0)
+    return (*levels[allowed].tolist(), top)
 
 
 def _why_whole(tie: Tie, members: Sequence[Member]) -> str:
