@@ -14,6 +14,7 @@ from secateur.core.plan import Plan
 from secateur.core.site import Role
 from secateur.measure.calibration import Calibration
 from secateur.recover.distance import distance, outputs
+from secateur.recover.supervision import Supervision
 
 
 class Recover(Protocol):
@@ -30,7 +31,9 @@ class Job:
 
     dense: the network before the cut, never changed. small: the one after it, repaired in place.
     plan: what was cut. roles: what every dimension of every parameter does (`Graph.roles`).
-    distance: how far `small` is from `dense` on the held-out calls (see `distance`).
+    distance: how far `small` is from `dense` on the held-out calls (see `distance`). supervision:
+    what repairs that train need. masks: for parameters by name, which weights are there (True);
+    the others are zero and have to stay so.
 
     Without calibration data nothing can be measured: `distance` is NaN, and a change that a repair
     attempts stays, with a note that it was not checked.
@@ -43,6 +46,8 @@ class Job:
     calibration: Calibration | None
     seed: int = 0
     notes: list[str] = field(default_factory=list)
+    supervision: Supervision = field(default_factory=Supervision)
+    masks: Mapping[str, Tensor] | None = None
 
     def __post_init__(self) -> None:
         """Measure where the repair starts."""
@@ -56,6 +61,15 @@ class Job:
         if self.calibration is not None:
             return self.calibration.calls
         return (self.plan.example,) if isinstance(self.plan.example, Call) else ()
+
+    @property
+    def teacher(self) -> nn.Module:
+        """The network before all pruning."""
+        return self.dense if self.supervision.teacher is None else self.supervision.teacher
+
+    def refresh(self) -> None:
+        """Measure the distance anew, after a change that was judged by something else."""
+        self.distance = self._measure()
 
     def note(self, text: str) -> None:
         """Add a sentence to the report."""

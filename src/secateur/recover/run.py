@@ -11,6 +11,7 @@ from secateur.core.plan import Plan
 from secateur.core.site import Role
 from secateur.measure.calibration import Calibration
 from secateur.recover.job import Job, Recover
+from secateur.recover.supervision import Supervision
 
 
 def repair(
@@ -22,12 +23,13 @@ def repair(
     steps: Sequence[Recover],
     *,
     seed: int = 0,
+    supervision: Supervision | None = None,
 ) -> tuple[str, ...]:
     """Repair a cut network in place, and say what each step did.
 
     dense: the network before the cut; it is left untouched. plan, roles: what was cut, and what the
     dimensions of the parameters do (`Graph.roles`). calibration: without it, repairs that need no
-    data are made unchecked. steps: in order.
+    data are made unchecked. steps: in order. supervision: what those that train need.
 
     Example:
         >>> from secateur.core.tensors import light_copy
@@ -48,7 +50,9 @@ def repair(
         RecipeError: A step is not a repair.
     """
     check_steps(steps)
-    job = Job(dense, small, plan, roles, calibration, seed)
+    job = Job(
+        dense, small, plan, roles, calibration, seed, supervision=supervision or Supervision()
+    )
     for step in steps:
         step.run(job)
     return tuple(job.notes)
