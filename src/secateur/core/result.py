@@ -14,7 +14,7 @@ from secateur.core.page import Line, Page, Table, amount, change, plain, plural
 from secateur.core.plan import Plan, Reason
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,8 @@ class Result:
     plan: the last one; plans: all that the model went through, first to last. frozen: why parts
     stay. seconds: wall-clock time by stage. repairs: what each repair did. quality: before and
     after, with its standard error and whose samples. search, attempts: how goals were met, in
-    sentences and in records.
+    sentences and in records. verification: None where nothing was cut. masks: where single weights
+    were removed, which of them stay (True), by parameter.
 
     Example:
         >>> result = Result(None, Plan("f" * 64, {}), (), Measured(200, 4000, 800),
@@ -43,7 +44,7 @@ class Result:
     plans: tuple[Plan, ...]
     before: Measured
     after: Measured
-    verification: Verification
+    verification: Verification | None
     frozen: tuple[Reason | Frozen, ...] = ()
     seconds: Mapping[str, float] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
@@ -51,6 +52,7 @@ class Result:
     quality: Comparison | None = None
     search: tuple[str, ...] = ()
     attempts: tuple[Attempt, ...] = ()
+    masks: Mapping[str, Tensor] = field(default_factory=dict, repr=False)
 
     @property
     def page(self) -> Page:
@@ -62,7 +64,7 @@ class Result:
         items += self._quality_lines()
         items += self._removed_lines()
         items += [Line(text) for text in self.repairs]
-        items += self.verification.lines
+        items += () if self.verification is None else self.verification.lines
         items += frozen_lines(Frozen.group(self.frozen), "place")
         items += [Line(f"note: {note}", "warn") for note in self.notes]
         if self.seconds:
@@ -83,12 +85,16 @@ class Result:
         return {
             "before": self.before.to_dict(),
             "after": self.after.to_dict(),
-            "verification": asdict(self.verification),
+            "verification": None if self.verification is None else asdict(self.verification),
             "sites": {
                 name: {"n": site.n, "kept": len(site.keep), "unit": site.unit, "what": site.what}
                 for name, site in self.plan.sites.items()
             },
             "removed": list(self.plan.removed),
+            "weights": {
+                name: {"n": mask.numel(), "kept": int(mask.sum())}
+                for name, mask in self.masks.items()
+            },
             "frozen": [asdict(group) for group in Frozen.group(self.frozen)],
             "prunes": max(1, len(self.plans)),
             "seconds": dict(self.seconds),
@@ -151,6 +157,11 @@ class Result:
         ]
         if self.plan.removed:
             parts.append(plural(len(self.plan.removed), "block"))
+        if self.masks:
+            n = sum(mask.numel() for mask in self.masks.values())
+            gone = n - sum(int(mask.sum()) for mask in self.masks.values())
+            part = f"{gone:,} of {plural(n, 'weights')} ({gone / max(n, 1):.1%})"
+            parts.append(f"{part} in {plural(len(self.masks), 'tensor')}")
         return [Line("removed: " + "; ".join(parts))] if parts else []
 
 

@@ -18,6 +18,7 @@ from secateur.measure.gradients import (
     samples,
     single_samples,
 )
+from secateur.measure.stats_columns import column_facts
 from secateur.measure.stats_grams import LIMIT, Grams, gather, shapes
 from secateur.measure.stats_hessian import hessian_over_batches
 from secateur.measure.stats_inputs import double, features, input_facts
@@ -61,7 +62,7 @@ class Gather:
         return self.batches is not None or (need == "paths" and self.call is not None)
 
     def once(self, needs: Collection[str], weights: Collection[str]) -> dict[str, Any]:
-        """Facts of all data by need: inputs, grams, mean_gradients, paths.
+        """Facts of all data by need: inputs, columns, grams, mean_gradients, paths.
 
         weights: the consumers of which statistics are wanted.
 
@@ -71,6 +72,8 @@ class Gather:
         found: dict[str, Any] = {}
         if "inputs" in needs:
             found["inputs"] = input_facts(self.model, self.calls(), set(weights))
+        if "columns" in needs:
+            found["columns"] = column_facts(self.model, self.calls(), set(weights))
         if "grams" in needs:
             found["grams"] = self._grams(set(weights))
         if "mean_gradients" in needs:

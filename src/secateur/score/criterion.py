@@ -13,6 +13,7 @@ from secateur.core.errors import RecipeError
 from secateur.core.registry import Registry, wears
 from secateur.core.site import Site
 from secateur.measure.cost import Amounts
+from secateur.measure.stats_columns import ColumnFacts
 from secateur.measure.stats_grams import GramFacts
 from secateur.measure.stats_inputs import InputFacts
 
@@ -24,7 +25,9 @@ NEEDS: Mapping[str, str] = {
     "hessian_weights": "products of the Hessian",
     "paths": "an example",
     "inputs": "statistics of layers' inputs",
+    "columns": "moments of what weights read",
     "grams": "Gram matrices of layers' inputs",
+    "fisher_blocks": "blocks of the Fisher information",
     "features": "feature maps",
     "costs": "what an index costs",
 }
@@ -46,9 +49,10 @@ class Facts:
     Of one sample (the criterion is called once a sample): sample_gradients: of its loss.
 
     Of all data: mean_gradients: of the loss. inputs, grams: what the weights of linear operations
-    read (`InputFacts`, `GramFacts`). Without data: paths: gradient of the sum of outputs of the
-    model with absolute weights on ones (`secateur.measure.stats_paths`), float64. costs: what one
-    removed index of a site saves, by site.
+    read (`InputFacts`, `GramFacts`); columns: the same of every kernel position (`ColumnFacts`).
+    fisher_blocks: see `score/woodfisher.py`. Without data: paths: gradient of the sum of outputs of
+    the model with absolute weights on ones (`secateur.measure.stats_paths`), float64. costs: what
+    one removed index of a site saves, by site.
     """
 
     tensors: Mapping[str, Tensor]
@@ -62,7 +66,9 @@ class Facts:
     hessian_weights: Mapping[str, Tensor] | None = None
     paths: Mapping[str, Tensor] | None = None
     inputs: Mapping[str, InputFacts] | None = None
+    columns: Mapping[str, ColumnFacts] | None = None
     grams: Mapping[str, GramFacts] | None = None
+    fisher_blocks: Mapping[str, Tensor] | None = None
     features: Mapping[str, Tensor] | None = None
     costs: Mapping[str, Amounts] | None = None
 

@@ -14,7 +14,7 @@ from secateur.core.site import Site
 from secateur.measure.stats import Visit
 from secateur.score.criterion import NEEDS, Criterion, Facts, Score, resolve
 
-_ONCE = frozenset({"mean_gradients", "paths", "inputs", "grams"})
+_ONCE = frozenset({"mean_gradients", "paths", "inputs", "columns", "grams"})
 _TOGETHER = (
     frozenset({"gradients", "hessian_gradient", "hessian_weights"}),
     frozenset({"sample_gradients"}),

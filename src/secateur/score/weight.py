@@ -79,6 +79,14 @@ def weight_of(site: WeightSite, facts: Facts) -> Tensor:
     return accumulator(site.matrix(facts.tensors[site.name].detach()))
 
 
+def gradient_of(site: WeightSite, facts: Facts, kind: str = "gradients") -> Tensor:
+    """A gradient of the site's weight as a matrix; zero where the loss does not depend on it."""
+    found = facts.get(kind).get(site.name)
+    if found is None:
+        return torch.zeros_like(weight_of(site, facts))
+    return accumulator(site.matrix(found))
+
+
 @weight_criterion("magnitude", "l1", paper="Han et al., Learning both Weights, NeurIPS 2015")
 def magnitude(site: WeightSite, facts: Facts) -> Tensor:
     """|w|.
@@ -135,11 +143,11 @@ def lamp_of(squares: Tensor) -> Tensor:
 )
 def taylor(site: WeightSite, facts: Facts) -> Tensor:
     """(g w)², averaged over batches after squaring: at a minimum the mean gradient is nothing."""
-    gradient = accumulator(site.matrix(facts.get("gradients")[site.name]))
+    gradient = gradient_of(site, facts)
     return (gradient * weight_of(site, facts)).square()
 
 
 __all__ = [
-    "Refine", "WeightCriterion", "WeightScore", "lamp", "lamp_of", "magnitude", "random", "taylor",
-    "weight_criteria", "weight_criterion", "weight_of",
+    "Refine", "WeightCriterion", "WeightScore", "gradient_of", "lamp", "lamp_of", "magnitude",
+    "random", "taylor", "weight_criteria", "weight_criterion", "weight_of",
 ]  # fmt: skip

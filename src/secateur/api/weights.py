@@ -1,0 +1,232 @@
+"""Pruning of single weights: what `prune` and `prune_` do for `Weight`, `NM` and `Block`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from time import perf_counter
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from secateur.allocate.weights import Allocate
+from secateur.core.attempt import Attempt
+from secateur.core.batches import Call, as_call, check_model
+from secateur.core.budget import Budget, Sparsity, measured
+from secateur.core.errors import InputError, RecipeError
+from secateur.core.history import plans_of, remember
+from secateur.core.measured import Latency, Measured
+from secateur.core.result import Result
+from secateur.core.scope import Scope
+from secateur.measure.calibration import batch_call, calibration, first_sample, take
+from secateur.measure.clock import compare as compare_latency
+from secateur.measure.paired import Judge
+from secateur.measure.quality import Evaluate
+from secateur.recover import Recalibrate, Reconstruct, Recover, check_steps
+from secateur.recover.weights import solvers
+from secateur.score.weight import WeightScore
+from secateur.search.loop import Found, search
+from secateur.search.weights import WeightShop, WeightTrial
+from secateur.units import NM, Block, Weight, WeightUnit, weight_sites
+
+NOTE = "parameters and MACs are those that are not zero; bytes and dense kernels still have all"
+
+
+def weight_unit(unit: Any) -> WeightUnit | None:
+    """The unit where it is one of single weights; None where it is structural.
+
+    Raises:
+        RecipeError: Both kinds are given together, or several of single weights.
+    """
+    listed = list(unit) if isinstance(unit, (list, tuple)) else [unit]
+    for one in listed:
+        if one in (Weight, NM, Block):
+            raise RecipeError(f"{one.__name__} is a class", hint=f"write {one.__name__}()")
+    found = [one for one in listed if isinstance(one, (Weight, NM, Block))]
+    if found and len(listed) > 1:
+        raise RecipeError(
+            f"unit={unit!r}: single weights cannot be pruned together with another unit",
+            hint="prune twice: channels first, then weights of what is left",
+        )
+    return found[0] if found else None
+
+
+@dataclass(frozen=True)
+class WeightRecipe:
+    """The arguments of a prune of single weights, checked, with the defaults filled in."""
+
+    unit: WeightUnit
+    criterion: str | WeightScore
+    budget: Budget
+    allocate: Allocate
+    scope: Scope
+    batches: list[Any] | None
+    loss: Callable[[nn.Module, Any], Tensor] | None
+    steps: tuple[Recover, ...]
+    samples: int
+    seed: int
+
+    @classmethod
+    def of(
+        cls,
+        unit: WeightUnit,
+        *,
+        criterion: Any = None,
+        budget: Budget | None = None,
+        allocate: Any = None,
+        scope: Any = None,
+        data: Iterable[Any] | None = None,
+        loss: Callable[[nn.Module, Any], Tensor] | None = None,
+        recover: Sequence[Recover] | Recover | None = None,
+        samples: int = 512,
+        seed: int = 0,
+        schedule: Any = None,
+    ) -> WeightRecipe:
+        """Defaults: magnitudes, LAMP where the pattern is free, least squares where there is data.
+
+        Raises:
+            RecipeError, InputError: Something makes no sense; nothing was computed.
+        """
+        if budget is not None and not isinstance(budget, Budget):
+            raise RecipeError(f"{budget!r} is not a budget", hint="for example Sparsity(0.9)")
+        if schedule is not None:
+            raise RecipeError(
+                "schedule= is for cuts: single weights go over time while a model trains",
+                hint="sc.attach(model, optimizer, sc.Recipe(unit=…, schedule=…))",
+            )
+        if budget is None:
+            budget = Sparsity(1 - unit.n / unit.m if isinstance(unit, NM) else 0.5)
+        batches = None if data is None else take(data, samples)
+        if recover is None:
+            recover = () if batches is None else (Reconstruct(), Recalibrate())
+        steps: Any = (recover,) if callable(getattr(recover, "run", None)) else recover
+        check_steps(steps)
+        if allocate is None:
+            allocate = "lamp" if unit.pattern.free else "uniform"
+        return cls(
+            unit, "magnitude" if criterion is None else criterion, budget, allocate,
+            Scope.of(scope), batches, loss, tuple(steps), samples, seed,
+        )  # fmt: skip
+
+    def call(self, model: nn.Module, example: Any) -> Call:
+        """The example as a call; by default the first sample of data."""
+        check_model(model)
+        if example is not None:
+            return as_call(model, example)
+        if self.batches is None:
+            raise InputError(
+                "there is neither an example nor data", hint="give example=one batch of inputs"
+            )
+        return first_sample(batch_call(model, self.batches[0]))
+
+    @property
+    def solves(self) -> bool:
+        """Whether the criterion is a solver."""
+        return isinstance(self.criterion, str) and self.criterion in solvers
+
+    def shop(self, model: nn.Module, call: Call, *, in_place: bool) -> WeightShop:
+        """The model with its weights in scope."""
+        sites = weight_sites(model, self.scope)
+        if not sites:
+            raise RecipeError(
+                "there is no weight of a linear, convolutional, recurrent or attention layer in "
+                "scope",
+                hint="widen the scope",
+            )
+        calls = None
+        if self.batches is not None and (self.solves or self.steps):
+            calls = calibration(model, self.batches, samples=self.samples)
+        return WeightShop(
+            model, call, sites, self.unit.pattern, self.criterion, self.allocate, calls,
+            self.batches, self.loss, self.steps, self.seed, in_place=in_place,
+        )  # fmt: skip
+
+
+def prune_weights(
+    model: nn.Module,
+    example: Any,
+    unit: WeightUnit,
+    *,
+    in_place: bool,
+    evaluate: Evaluate | None = None,
+    latency: bool = True,
+    resume: Iterable[Attempt] = (),
+    on_trial: Callable[[Attempt], None] | None = None,
+    **arguments: Any,
+) -> Result:
+    """Remove single weights: of a copy, or in place; the arguments are those of `prune_`.
+
+    The result's `masks` say what stays. Its plan has no sites: shapes are as they were.
+    """
+    recipe = WeightRecipe.of(unit, **arguments)
+    call = recipe.call(model, example)
+    for name, parameter in model.named_parameters():
+        if parameter.is_meta:
+            raise InputError(f"{name} is on the meta device", hint="load the weights first")
+    start = perf_counter()
+    goals = measured(recipe.budget)
+    shop = recipe.shop(model, call, in_place=in_place and not goals)
+    ready = perf_counter()
+    judge = None if evaluate is None or goals else Judge(evaluate, model, split=False)
+    first = _timed(model, call) if latency and in_place else None
+    found = search(
+        shop.build, model, recipe.budget, evaluate=evaluate, example=call, cost="params",
+        seed=recipe.seed, resume=resume, on_trial=on_trial,
+    )  # fmt: skip
+    trial = found.trial
+    assert isinstance(trial, WeightTrial)
+    after = trial.model
+    if in_place and after is not model:
+        install(model, after)
+        after = model
+    built = perf_counter()
+    times: tuple[Latency | None, Latency | None] = (None, None)
+    if latency and in_place:
+        times = first, _timed(model, call)
+    elif latency:
+        both = {"before": partial(call.run, model), "after": partial(call.run, after)}
+        timed = compare_latency(both)
+        times = timed["before"], timed["after"]
+    remember(after, (*plans_of(model), trial.plan))
+    result = weight_result(after, trial, found, judge, times)
+    return replace(result, seconds={"analyse": ready - start, "make": built - ready})
+
+
+def install(model: nn.Module, other: nn.Module) -> None:
+    """Give a model the values of a copy of it."""
+    values = {**dict(other.named_parameters()), **dict(other.named_buffers())}
+    with torch.no_grad():
+        for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
+            tensor.copy_(values[name])
+
+
+def _timed(model: nn.Module, call: Call) -> Latency:
+    return compare_latency({"model": partial(call.run, model)})["model"]
+
+
+def weight_result(
+    model: nn.Module,
+    trial: WeightTrial,
+    found: Found,
+    judge: Judge | None,
+    times: tuple[Latency | None, Latency | None],
+) -> Result:
+    """What a prune of single weights gives back."""
+    quality = found.quality
+    if judge is not None:
+        quality = judge.report(judge.read(model), model)
+    values = (None, None) if quality is None else (quality.before, quality.after)
+    old, new = (
+        Measured(a.params, a.macs, a.bytes, times[k], values[k])
+        for k, a in enumerate((trial.before, trial.amounts))
+    )
+    return Result(
+        model=model, plan=trial.plan, plans=plans_of(model), before=old, after=new,
+        verification=None, notes=(NOTE, *trial.notes), repairs=trial.repairs, quality=quality,
+        search=found.lines, attempts=found.attempts, masks=trial.masks,
+    )  # fmt: skip
+
+
+__all__ = ["WeightRecipe", "install", "prune_weights", "weight_result", "weight_unit"]

@@ -1,0 +1,219 @@
+"""Makes trials with single weights removed: scores, allocates, masks or solves, repairs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from secateur.allocate.weights import Allocate, allocated, chosen, in_rounds
+from secateur.core.batches import Call
+from secateur.core.budget import Budget, Params, Sparsity
+from secateur.core.errors import InfeasibleBudget, InputError, RecipeError
+from secateur.core.plan import Plan, fingerprint
+from secateur.core.tensors import light_copy, own_memory
+from secateur.core.weight_site import WeightSite
+from secateur.measure.calibration import Calibration
+from secateur.measure.gradients import Loss
+from secateur.measure.stats import Gather
+from secateur.measure.weight_cost import weight_amounts
+from secateur.recover import Job, Recover
+from secateur.recover.supervision import Supervision
+from secateur.recover.weights import solvers
+from secateur.recover.weights.walk import Walk
+from secateur.score.criterion import Facts
+from secateur.score.run import Source
+from secateur.score.weight import WeightScore
+from secateur.score.weight_run import WeightScores, resolve_weight, weight_scores
+from secateur.search.trial import Trial
+from secateur.units.pattern import Pattern
+
+
+@dataclass
+class WeightTrial(Trial):
+    """A network with zeros; masks: of the weights in scope, by name, True where they stay."""
+
+    masks: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass
+class WeightShop:
+    """One model with its weight sites, from which any number of sparse trials is made.
+
+    criterion: a name of a criterion or of a solver, or a function. how: the allocation. calls: what
+    is learned from, and what decides about repairs; None without data. batches, loss: the data as
+    given, for gradients. steps: repairs, in order. hidden: the model's outputs are hidden states.
+    in_place: change the model itself where its dense self is not needed any more. reference: the
+    dense network to be like, where that is another one than the model.
+
+    Memory: the model, the sparse copy, masks (a byte a weight), and what criterion and repairs take
+    (see there). Scores are made tensor by tensor.
+    """
+
+    model: nn.Module
+    call: Call
+    sites: Sequence[WeightSite]
+    pattern: Pattern
+    criterion: str | WeightScore
+    how: Allocate
+    calls: Calibration | None = None
+    batches: list[Any] | None = None
+    loss: Loss | None = None
+    steps: Sequence[Recover] = ()
+    seed: int = 0
+    hidden: bool = False
+    in_place: bool = False
+    reference: nn.Module | None = None
+
+    def __post_init__(self) -> None:
+        """Look the criterion up, and whether there is the data that it takes."""
+        name = self.criterion
+        self.solver = solvers.get(name) if isinstance(name, str) and name in solvers else None
+        self.used = resolve_weight("magnitude" if self.solver is not None else name)
+        if self.solver is not None and self.calls is None:
+            raise RecipeError(
+                f"the criterion {name!r} solves layers on their inputs, and there is no data",
+                hint="give data=[…], or use a criterion such as 'magnitude'",
+            )
+        self.before = weight_amounts(self.model, self.call, {})
+        self._scores: WeightScores | None = None
+        for site in self.sites:
+            if not bool(torch.isfinite(self.model.get_parameter(site.name)).all()):
+                raise InputError(
+                    f"{site.name} holds values that are not finite",
+                    hint="the model has diverged: load a sound checkpoint",
+                )
+
+    def build(self, budget: Budget) -> WeightTrial:
+        """A sparse and repaired copy that meets a budget which can be counted."""
+        sparsity = needed(budget, self.before.params, sum(site.n for site in self.sites))
+        check_pattern(self.pattern, sparsity)
+        plan = Plan(fingerprint(self.model), {}, example=self.call)
+        solved = self.solver is not None or bool(self.steps)
+        if self.in_place and (not solved or self.reference is not None):
+            small = self.model
+        else:
+            small = light_copy(self.model)
+            own_memory(small, self.model)
+        shares, scores = self._allocated(sparsity)
+        masks = {} if self.solver is not None else self._masked(small, shares, scores)
+        repairs = tuple[str, ...]()
+        if solved:
+            job = Job(
+                self.reference or self.model, small, plan, {}, self.calls, self.seed,
+                supervision=Supervision(self.batches, self.loss), masks=masks, hidden=self.hidden,
+            )  # fmt: skip
+            if self.solver is not None:
+                Walk(
+                    solver=self.solver, sites=self.sites, pattern=self.pattern, densities=shares
+                ).run(job)
+            for step in self.steps:
+                step.run(job)
+            masks, repairs = dict(job.masks or {}), tuple(job.notes)
+        _enforce(small, masks)
+        notes = tuple(dict.fromkeys(scores.facts.notes))
+        after = weight_amounts(small, self.call, masks)
+        return WeightTrial(small, plan, after, self.before, notes, repairs, masks=masks)
+
+    def _gather(self, model: nn.Module) -> Gather:
+        return Gather(model, self.call, self.batches, self.loss, self.seed)
+
+    def _allocated(self, sparsity: float) -> tuple[dict[str, float], WeightScores]:
+        facts = Facts.of(self.model, seed=self.seed)
+        if self.used.rounds > 1:
+            scores = self._in_rounds(sparsity, facts)
+        else:
+            if self._scores is None:
+                gather = self._gather(self.model)
+                self._scores = weight_scores(self.used, self.sites, facts, gather)
+            scores = self._scores
+        shares = allocated(
+            self.how, self.sites, self.pattern, sparsity, scores, facts, self._gather(self.model)
+        )
+        return shares, scores
+
+    def _in_rounds(self, sparsity: float, facts: Facts) -> WeightScores:
+        twin = light_copy(self.model)
+        own_memory(twin, self.model)
+
+        def look(masks: Mapping[str, Tensor]) -> tuple[Facts, Source]:
+            _enforce(twin, masks)
+            return Facts.of(twin, seed=self.seed), self._gather(twin)
+
+        ranks = in_rounds(self.used, self.sites, self.pattern, sparsity, look)
+        held = {site.name: site.tensor(ranks[site.name]) for site in self.sites}
+        return WeightScores(self.used, self.sites, facts, held)
+
+    def _masked(
+        self, small: nn.Module, shares: Mapping[str, float], scores: WeightScores
+    ) -> dict[str, Tensor]:
+        masks = {}
+        for site, keep, update in chosen(self.used, self.sites, self.pattern, shares, scores):
+            parameter = small.get_parameter(site.name)
+            mask = site.tensor(keep).to(parameter.device)
+            with torch.no_grad():
+                if update is not None:
+                    parameter.copy_(site.tensor(update).to(parameter.dtype))
+                parameter.mul_(mask)
+            masks[site.name] = mask
+        return masks
+
+
+def needed(budget: Budget, params: int, weights: int) -> float:
+    """The part of the weights in scope that has to go for every part of a budget.
+
+    params: of the whole model. weights: in scope.
+
+    Example:
+        >>> needed(Sparsity(0.5) & Params(300), 1000, 900)
+        0.7777777777777778
+
+    Raises:
+        InfeasibleBudget: More parameters than there are in scope would have to go.
+        RecipeError: A part counts something else.
+    """
+    found = 0.0
+    for part in budget.parts:
+        if isinstance(part, Sparsity):
+            found = max(found, part.fraction)
+        elif isinstance(part, Params):
+            surplus = params - part.ceiling(params)
+            if surplus >= weights:
+                raise InfeasibleBudget(
+                    f"{part!r}: the {params - weights:,} parameters out of scope are too many",
+                    hint="widen the scope; biases, norms and embeddings are never weights",
+                )
+            found = max(found, surplus / weights)
+        else:
+            raise RecipeError(
+                f"{part!r} does not count single weights: zeros leave it as it is",
+                hint="use Sparsity(0.9) or Params('10%'), or unit=Channel()",
+            )
+    return found
+
+
+def check_pattern(pattern: Pattern, sparsity: float) -> None:
+    """Raise `InfeasibleBudget` where a fixed pattern does not remove that much."""
+    if pattern.keep is None:
+        return
+    assert isinstance(pattern.group, int)
+    most = 1 - pattern.keep / pattern.group
+    if sparsity > most + 1e-9:
+        raise InfeasibleBudget(
+            f"a {pattern.keep}:{pattern.group} pattern removes {most:.0%}, not {sparsity:.0%}",
+            hint="leave the budget out, or use another pattern",
+        )
+
+
+def _enforce(model: nn.Module, masks: Mapping[str, Tensor]) -> None:
+    """What a mask removes is zero, whatever a repair did."""
+    with torch.no_grad():
+        for name, mask in masks.items():
+            parameter = model.get_parameter(name)
+            parameter.mul_(mask.to(parameter.device))
+
+
+__all__ = ["WeightShop", "WeightTrial", "check_pattern", "needed"]
