@@ -36,11 +36,31 @@ _HOMES = {
         "Quality",
         "Sparsity",
     ),
-    "secateur.recover": ("Compensate", "Fold", "Recalibrate", "Reconstruct"),
+    "secateur.recover": (
+        "Compensate",
+        "Distill",
+        "Finetune",
+        "Fold",
+        "LowRank",
+        "Recalibrate",
+        "Reconstruct",
+        "Rewind",
+    ),
     "secateur.measure.metric": ("Accuracy", "Loss"),
     "secateur.core.scope": ("Scope", "only", "skip"),
     "secateur.core.plan": ("Plan",),
+    "secateur.core.recipe": ("Recipe",),
     "secateur.core.result": ("Result",),
+    "secateur.core.schedule": (
+        "Adaptive",
+        "Constant",
+        "Cubic",
+        "Linear",
+        "OneShot",
+        "Phases",
+        "Steps",
+    ),
+    "secateur.train": ("Session", "attach"),
     "secateur.score": ("criterion", "normalised", "per_cost", "total"),
     "secateur.allocate": ("allocator",),
     "secateur.graph": ("rewrite", "rule"),
@@ -48,7 +68,11 @@ _HOMES = {
     "secateur.core.errors": ("SecateurError",),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
-_ROOMS = ("errors", "testing")
+_ROOMS = {
+    "errors": "secateur.core.errors",
+    "presets": "secateur.train.presets",
+    "testing": "secateur.testing",
+}
 
 __all__ = [*sorted(_HOME), *_ROOMS]
 
@@ -74,7 +98,15 @@ if TYPE_CHECKING:
     from secateur.core.budget import Sparsity as Sparsity
     from secateur.core.errors import SecateurError as SecateurError
     from secateur.core.plan import Plan as Plan
+    from secateur.core.recipe import Recipe as Recipe
     from secateur.core.result import Result as Result
+    from secateur.core.schedule import Adaptive as Adaptive
+    from secateur.core.schedule import Constant as Constant
+    from secateur.core.schedule import Cubic as Cubic
+    from secateur.core.schedule import Linear as Linear
+    from secateur.core.schedule import OneShot as OneShot
+    from secateur.core.schedule import Phases as Phases
+    from secateur.core.schedule import Steps as Steps
     from secateur.core.scope import Scope as Scope
     from secateur.core.scope import only as only
     from secateur.core.scope import skip as skip
@@ -83,15 +115,22 @@ if TYPE_CHECKING:
     from secateur.measure.metric import Accuracy as Accuracy
     from secateur.measure.metric import Loss as Loss
     from secateur.recover import Compensate as Compensate
+    from secateur.recover import Distill as Distill
+    from secateur.recover import Finetune as Finetune
     from secateur.recover import Fold as Fold
+    from secateur.recover import LowRank as LowRank
     from secateur.recover import Recalibrate as Recalibrate
     from secateur.recover import Reconstruct as Reconstruct
+    from secateur.recover import Rewind as Rewind
     from secateur.score import criterion as criterion
     from secateur.score import normalised as normalised
     from secateur.score import per_cost as per_cost
     from secateur.score import total as total
     from secateur.ship import load as load
     from secateur.ship import save as save
+    from secateur.train import Session as Session
+    from secateur.train import attach as attach
+    from secateur.train import presets as presets
     from secateur.units import NM as NM
     from secateur.units import Block as Block
     from secateur.units import Channel as Channel
@@ -104,7 +143,7 @@ def __getattr__(name: str) -> Any:
     if name in _HOME:
         value = getattr(import_module(_HOME[name]), name)
     elif name in _ROOMS:
-        value = import_module("secateur.core.errors" if name == "errors" else f"secateur.{name}")
+        value = import_module(_ROOMS[name])
     else:
         raise AttributeError(f"module 'secateur' has no attribute {name!r}")
     globals()[name] = value

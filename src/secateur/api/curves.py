@@ -59,7 +59,7 @@ def frontier(
     """
     if "budget" in arguments:
         raise RecipeError("a frontier has no budget", hint="points= says how many networks")
-    recipe = Recipe.of(**arguments)
+    recipe = _recipe(arguments)
     call = recipe.call(model, example)
     shop = recipe.workshop(model, call)
     return _frontier(
@@ -100,9 +100,18 @@ def sensitivity(
     Raises:
         RecipeError, InputError: As `prune_` raises.
     """
-    recipe = Recipe.of(**arguments)
+    recipe = _recipe(arguments)
     call = recipe.call(model, example)
     shop = recipe.workshop(model, call)
     return shop.scan(
         evaluate=evaluate, levels=levels, lower_is_better=lower_is_better, on_sensed=on_sensed
     )
+
+
+def _recipe(arguments: dict[str, Any]) -> Recipe:
+    if arguments.get("schedule") is not None:
+        raise RecipeError(
+            "a curve has no schedule: each of its networks is cut once",
+            hint="use sc.prune for cycles",
+        )
+    return Recipe.of(**arguments)

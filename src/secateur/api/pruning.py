@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +15,9 @@ from torch.optim import Optimizer
 
 from secateur.allocate.decide import frozen_reasons
 from secateur.api.recipe import UNIT, Recipe
+from secateur.api.single import prune_single
+from secateur.api.weights import weight_unit
+from secateur.apply.edit import Edit
 from secateur.apply.surgery import cut_verified
 from secateur.core.attempt import Attempt
 from secateur.core.batches import Call
@@ -21,18 +25,22 @@ from secateur.core.budget import Budget, measured
 from secateur.core.errors import InputError, RecipeError
 from secateur.core.history import plans_of, remember
 from secateur.core.measured import Latency, Measured
+from secateur.core.plan import Plan
 from secateur.core.result import Result
+from secateur.core.schedule import Steps
 from secateur.core.tensors import light_copy, named_tensors
+from secateur.graph.analyze import analyze
 from secateur.graph.rewrite import rewrite as _rewrite
 from secateur.measure.clock import compare as compare_latency
 from secateur.measure.paired import Judge
 from secateur.measure.quality import Evaluate
 from secateur.recover import Recover
 from secateur.score.criterion import Score
+from secateur.score.weight import WeightScore
+from secateur.search.cycles import cycles
 from secateur.search.loop import Found, search
-from secateur.search.trial import Trial
 from secateur.search.workshop import Workshop
-from secateur.units import Unit
+from secateur.units import Unit, WeightUnit
 
 OnTrial = Callable[[Attempt], None]
 
@@ -78,6 +86,16 @@ def prune(
                 f"prune returns a copy, for which {name}= means nothing",
                 hint="use sc.prune_ to cut in place",
             )
+    single = weight_unit(arguments.get("unit", UNIT))
+    if single is not None:
+        if rewrite:
+            raise RecipeError("rewrite=True is for cuts: zeros change no size", hint="leave it out")
+        return prune_single(
+            model, example, single, in_place=False, evaluate=evaluate, latency=latency,
+            resume=resume, on_trial=on_trial, **{k: v for k, v in arguments.items() if k != "unit"},
+        )  # fmt: skip
+    if arguments.pop("stream", None) is not None:
+        raise _no_stream()
     recipe = Recipe.of(**arguments)
     call = recipe.call(model, example)
     _check(model)
@@ -86,11 +104,11 @@ def prune(
     shop = recipe.workshop(base, call)
     planned = perf_counter()
     judge = None if evaluate is None or measured(recipe.budget) else _judge(evaluate, base)
-    found = _search(shop, recipe, call, evaluate, resume, on_trial)
+    found = _search(shop, recipe, call, evaluate, judge, resume, on_trial)
     built = perf_counter()
     after = found.trial.model
     times = _timed({"before": base, "after": after}, call) if latency else {}
-    remember(after, (*plans_of(model), found.trial.plan))
+    remember(after, (*plans_of(model), *_plans(found)))
     result = _result(shop, after, found, judge, (times.get("before"), times.get("after")))
     return replace(result, seconds={"analyse": planned - start, "make": built - planned})
 
@@ -100,21 +118,23 @@ def prune_(
     model: nn.Module,
     example: Any = None,
     *,
-    unit: Unit | Sequence[Unit] = UNIT,
-    criterion: str | Score | None = None,
+    unit: Unit | WeightUnit | Sequence[Unit] = UNIT,
+    criterion: str | Score | WeightScore | None = None,
     budget: Budget | None = None,
     allocate: Any = None,
     scope: Any = None,
     data: Iterable[Any] | None = None,
     loss: Callable[[nn.Module, Any], Tensor] | None = None,
     evaluate: Evaluate | None = None,
-    recover: Sequence[Recover] | None = None,
+    recover: Sequence[Recover] | Recover | None = None,
     samples: int = 512,
+    schedule: Steps | None = None,
     optimizer: Optimizer | None = None,
     seed: int = 0,
     latency: bool = True,
     rollback: bool = True,
-    resume: Iterable[Attempt] = (),
+    stream: Literal["blocks"] | None = None,
+    resume: Iterable[Attempt] | str | Path = (),
     on_trial: OnTrial | None = None,
 ) -> Result:
     """Prune a model in place: analyse, score, allocate, cut, verify, repair, measure.
@@ -123,38 +143,69 @@ def prune_(
         model: Any `nn.Module`.
         example: A tensor, a tuple of arguments, a dict of keyword arguments, or a loader's batch;
             by default the first batch of `data`.
-        unit: What is removed: `Channel()`, `Head()`, `Layer()`, or a list of these.
+        unit: What is removed: `Channel()`, `Head()`, `Layer()`, or a list of these; or single
+            weights, which become zero: `Weight()`, `NM(2, 4)`, `Block(4, 1)`.
         criterion: How it is scored: a name, or a function `(site, facts) -> Tensor[n]`. By default
-            "osscar" where there is data and "magnitude" where there is none.
+            "osscar" where there is data and "magnitude" where there is none. Of single weights a
+            function gives `[out, k]`; by default "magnitude". "sparsegpt", "alps" and "obc" also
+            give the weights that stay new values.
         budget: What the result may cost, such as `MACs("50%")`, what it may lose, such as
             `Drop(points=1)`, or how long it may take, such as `Latency("60%")`, joined by `&`; by
             default half of all units go.
         allocate: How much goes where: "global", "uniform", "isomorphic", "erk", "lamp", "owl",
-            "knapsack"; by default "knapsack" with data and "global" otherwise.
+            "knapsack"; by default "knapsack" with data and "global" otherwise. Of single weights
+            "uniform", "erk", "global", "lamp" (the default), "owl", or a density for each by name.
         scope: What may be touched: see `sc.only` and `sc.skip`.
         data: Batches to learn from, labelled or not: a data loader, a list, one tensor. They serve
             criteria and repairs, and are best drawn from the training data.
         loss: `(model, batch) -> scalar` for criteria that need gradients; cross-entropy or mean
             squared error by default.
         evaluate: `model -> number`, or one number for each sample; measured before and after.
-        recover: Repairs in order; by default `[Reconstruct(), Recalibrate()]` where there is data.
-            None of them trains. An empty list repairs nothing.
-        samples: How many samples of the data are used at most.
+        recover: Repairs in order; by default `[Reconstruct(), Recalibrate()]` where there is data,
+            which do not train. `Finetune`, `Distill`, `Rewind` and `LowRank` do, on all the data.
+            An empty list repairs nothing.
+        samples: How many samples of the data are used at most, but for training.
+        schedule: `Steps(5)` prunes in five cycles of rising intensity, each scored and repaired
+            anew; a demand on quality ends them, and the last good network is the result.
         optimizer: Its state is cut with the parameters.
         seed: For what is drawn.
         latency: Measure milliseconds on the example, before and after.
         rollback: Keep the removed weights until the cut is proven; without it memory is saved, and
             a failure leaves the model unusable.
-        resume: Records of an interrupted search with the same arguments.
+        stream: "blocks" prunes the weights inside a decoder's blocks one block at a time, with one
+            block's activations in memory.
+        resume: Records of an interrupted search with the same arguments; with `stream`, a folder
+            for finished blocks.
         on_trial: Called with the record of every trial.
 
     Raises:
         InputError, RecipeError, InfeasibleBudget, UnsupportedModel: Before anything is touched.
         VerificationError: No part could be cut correctly; the model is as it was.
     """
+    single = weight_unit(unit)
+    if single is not None:
+        if optimizer is not None:
+            raise RecipeError(
+                "optimizer= is for cuts; zeros change no shape",
+                hint="to go on training with the zeros kept, use sc.attach",
+            )
+        return prune_single(
+            model, example, single, in_place=True, criterion=criterion, budget=budget,
+            allocate=allocate, scope=scope, data=data, loss=loss, evaluate=evaluate,
+            recover=recover, samples=samples, seed=seed, schedule=schedule, latency=latency,
+            stream=stream, resume=resume, on_trial=on_trial,
+        )  # fmt: skip
+    if stream is not None:
+        raise _no_stream()
+    if isinstance(resume, (str, Path)):
+        raise RecipeError(
+            f"resume={str(resume)!r}: a folder is for stream='blocks'",
+            hint="give the attempts of an interrupted search",
+        )
     recipe = Recipe.of(
-        unit=unit, criterion=criterion, budget=budget, allocate=allocate, scope=scope, data=data,
-        loss=loss, recover=recover, samples=samples, seed=seed,
+        unit=cast(Any, unit), criterion=cast(Any, criterion), budget=budget, allocate=allocate,
+        scope=scope, data=data, loss=loss, recover=cast(Any, recover), samples=samples,
+        seed=seed, schedule=schedule,
     )  # fmt: skip
     call = recipe.call(model, example)
     _check(model)
@@ -164,17 +215,23 @@ def prune_(
     judge = None if evaluate is None or measured(recipe.budget) else _judge(evaluate, model)
     first = _timed({"before": model}, call)["before"] if latency else None
     earlier = plans_of(model)
-    if recipe.recover or measured(recipe.budget):
-        found = _search(shop, recipe, call, evaluate, resume, on_trial)
-        _install(shop, found.trial, optimizer, rollback)
+    if recipe.recover or recipe.schedule or measured(recipe.budget):
+        found = _search(shop, recipe, call, evaluate, judge, resume, on_trial)
+        _install(shop, found, optimizer, rollback)
     else:
         trial = shop.cut_in_place(recipe.budget, optimizer=optimizer, rollback=rollback)
         found = Found(trial, (), None, None, None, None, ())
     built = perf_counter()
     second = _timed({"after": model}, call)["after"] if latency else None
-    remember(model, (*earlier, found.trial.plan))
+    remember(model, (*earlier, *_plans(found)))
     result = _result(shop, model, found, judge, (first, second))
     return replace(result, seconds={"analyse": planned - start, "make": built - planned})
+
+
+def _no_stream() -> RecipeError:
+    return RecipeError(
+        "stream='blocks' is for single weights", hint="use unit=Weight(), NM(2, 4) or Block(4, 1)"
+    )
 
 
 def _check(model: nn.Module) -> None:
@@ -194,9 +251,20 @@ def _search(
     recipe: Recipe,
     call: Call,
     evaluate: Evaluate | None,
+    judge: Judge | None,
     resume: Iterable[Attempt],
     on_trial: OnTrial | None,
 ) -> Found:
+    if recipe.schedule is not None:
+        if tuple(resume):
+            raise RecipeError(
+                "the cycles of a schedule are not resumed from records",
+                hint="give the trainings in recover= a checkpoint= folder",
+            )
+        return cycles(
+            lambda model, taught: recipe.workshop(model, call, taught), shop, recipe.budget,
+            recipe.schedule, evaluate=evaluate, judge=judge, seed=recipe.seed, on_cycle=on_trial,
+        )  # fmt: skip
     return search(
         shop.build, shop.model, recipe.budget, evaluate=evaluate, example=call, seed=recipe.seed,
         cost="macs" if shop.decider.cost.table is None else "ns",
@@ -204,12 +272,27 @@ def _search(
     )  # fmt: skip
 
 
-def _install(shop: Workshop, trial: Trial, optimizer: Optimizer | None, rollback: bool) -> None:
+def _plans(found: Found) -> tuple[Plan, ...]:
+    """The cuts that led to what was found, first to last."""
+    return found.plans or (found.trial.plan,)
+
+
+def _install(shop: Workshop, found: Found, optimizer: Optimizer | None, rollback: bool) -> None:
     """Cut the model as the trial was cut, and give it the trial's repaired tensors."""
-    cut_verified(shop.model, shop.call, shop.graph, trial.plan, optimizer=optimizer, keep=rollback)
-    repaired = dict(named_tensors(trial.model))
+    model, graph, edits = shop.model, shop.graph, list[Edit]()
+    try:
+        for number, plan in enumerate(_plans(found)):
+            graph = analyze(model, shop.call) if number else graph
+            edits.append(
+                cut_verified(model, shop.call, graph, plan, optimizer=optimizer, keep=rollback)[0]
+            )
+    except BaseException:
+        for edit in reversed(edits if rollback else []):
+            edit.undo()
+        raise
+    repaired = dict(named_tensors(found.trial.model))
     with torch.no_grad():
-        for name, tensor in named_tensors(shop.model):
+        for name, tensor in named_tensors(model):
             if name in repaired:
                 tensor.data = repaired[name].data
 

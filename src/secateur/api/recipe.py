@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor, nn
@@ -14,12 +14,20 @@ from secateur.allocate.ladder import smallest
 from secateur.core.batches import Call, as_call, check_model
 from secateur.core.budget import Budget, Latency, Sparsity
 from secateur.core.errors import InputError, RecipeError
+from secateur.core.schedule import Steps
 from secateur.core.scope import Scope
 from secateur.graph.graph import Graph
 from secateur.measure.calibration import batch_call, calibration, first_sample, take
 from secateur.measure.latency_table import LatencyTable, gain_possible, latency_table
 from secateur.measure.stats import Gather
-from secateur.recover import Recalibrate, Reconstruct, Recover, check_steps
+from secateur.recover import (
+    Recalibrate,
+    Reconstruct,
+    Recover,
+    Supervision,
+    check_needs,
+    check_steps,
+)
 from secateur.score.criterion import Score
 from secateur.search.timing import rebatch
 from secateur.search.workshop import Workshop
@@ -41,7 +49,8 @@ REPAIRS: tuple[Recover, ...] = (Reconstruct(), Recalibrate())
 class Recipe:
     """The arguments of a prune that say what to do; `of` fills in what was left open.
 
-    batches: the data that is used, kept. See `prune_` for the others.
+    batches: the data that is used, kept. data: all of it, for repairs that train. See `prune_` for
+    the others.
     """
 
     unit: Unit | Sequence[Unit]
@@ -54,6 +63,8 @@ class Recipe:
     recover: tuple[Recover, ...]
     samples: int
     seed: int
+    schedule: Steps | None = None
+    data: Iterable[Any] | None = None
 
     @classmethod
     def of(
@@ -69,6 +80,7 @@ class Recipe:
         recover: Sequence[Recover] | None = None,
         samples: int = 512,
         seed: int = 0,
+        schedule: Steps | None = None,
     ) -> Recipe:
         """The recipe with its defaults, which depend on whether there is data.
 
@@ -82,6 +94,12 @@ class Recipe:
             (() if batches is None else REPAIRS) if recover is None else recover
         )
         check_steps(steps)
+        check_needs(steps, data)
+        if schedule is not None and not isinstance(schedule, Steps):
+            raise RecipeError(
+                f"schedule={schedule!r}: a prune cuts and repairs in cycles",
+                hint="give Steps(5), or Steps([0.5, 0.8, 1.0]); others are for sc.attach",
+            )
         return cls(
             unit,
             criterion,
@@ -93,6 +111,8 @@ class Recipe:
             tuple(steps),
             samples,
             seed,
+            schedule,
+            batches if isinstance(data, Iterator) else data,  # an iterator can be read only once
         )
 
     def call(self, model: nn.Module, example: Any) -> Call:
@@ -116,8 +136,10 @@ class Recipe:
             return usual[0], usual[1] if self.allocate is None else self.allocate
         return self.criterion, "global" if self.allocate is None else self.allocate
 
-    def workshop(self, model: nn.Module, call: Call) -> Workshop:
-        """The model, analysed and scored."""
+    def workshop(
+        self, model: nn.Module, call: Call, supervision: Supervision | None = None
+    ) -> Workshop:
+        """The model, analysed and scored; supervision: the teacher, where it is not the model."""
         criterion, allocate = self.choices(model)
         gather = Gather(model, call, self.batches, self.loss, self.seed)
 
@@ -130,7 +152,10 @@ class Recipe:
         data = None
         if self.recover and self.batches is not None:
             data = calibration(model, self.batches, samples=self.samples)
-        return Workshop(model, call, prepare, allocate, data, self.recover, self.seed)
+        taught = replace(supervision or Supervision(), data=self.data, loss=self.loss)
+        return Workshop(
+            model, call, prepare, allocate, data, self.recover, self.seed, supervision=taught
+        )
 
     def _table(self, model: nn.Module, call: Call, graph: Graph) -> LatencyTable | None:
         """How long every layer takes at every size, where latency is what the budget is about."""

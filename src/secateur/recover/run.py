@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from torch import nn
 
@@ -68,3 +69,11 @@ def check_steps(steps: Sequence[Recover]) -> None:
         if isinstance(step, type) or not callable(getattr(step, "run", None)):
             name = step.__name__ if isinstance(step, type) else "Reconstruct"
             raise RecipeError(f"{step!r} is not a repair", hint=f"write {name}()")
+
+
+def check_needs(steps: Sequence[Recover], data: Any) -> None:
+    """Let every repair refuse what it can know to fail, before anything is computed."""
+    for step in steps:
+        check = getattr(step, "check", None)
+        if callable(check):
+            check(data)

@@ -12,6 +12,7 @@ from secateur.core.batches import Call
 from secateur.core.budget import Budget, counted, join, measured
 from secateur.core.errors import InfeasibleBudget, RecipeError
 from secateur.core.measured import Comparison
+from secateur.core.plan import Plan
 from secateur.measure.quality import Evaluate
 from secateur.search.bracket import Bracket
 from secateur.search.gauge import Finding, Gauge
@@ -31,7 +32,8 @@ class Found:
 
     trial: the winner. attempts: everything that was tried, in order. quality: of the winner, on the
     samples that nothing was selected on where there are such. timing, peak: of the winner, where a
-    goal asked for it; peak_before: the original's bytes. lines: sentences for the report.
+    goal asked for it; peak_before: the original's bytes. lines: sentences for the report. plans:
+    all that led to the winner where there were several cuts.
     """
 
     trial: Trial
@@ -41,6 +43,7 @@ class Found:
     peak: int | None
     peak_before: int | None
     lines: tuple[str, ...]
+    plans: tuple[Plan, ...] = ()
 
 
 def search(

@@ -22,7 +22,7 @@ from secateur.core.tensors import light_copy, own_memory
 from secateur.graph.analyze import analyze
 from secateur.graph.graph import Graph
 from secateur.measure.calibration import Calibration
-from secateur.recover import Recover, repair
+from secateur.recover import Recover, Supervision, repair
 from secateur.recover.distance import distance, outputs
 from secateur.search.sensitivity import sensitivity
 from secateur.search.trial import Trial
@@ -39,7 +39,8 @@ class Workshop:
 
     prepare: scores the sites of a graph. steps: repairs, in order, on `calibration` where there is
     any. how: the allocator; "sensitivity" and "search" look at the model on the calibration data
-    first. frozen: what failed its cut in spite of the analysis, and stays.
+    first. supervision: what repairs that train need. frozen: what failed its cut in spite of the
+    analysis, and stays.
 
     Memory: a trial takes the memory of the cut copy, and what its repair takes.
     """
@@ -52,6 +53,7 @@ class Workshop:
     steps: Sequence[Recover] = ()
     seed: int = 0
     database: Database | None = None
+    supervision: Supervision = field(default_factory=Supervision)
     frozen: dict[str, Reason] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -126,6 +128,7 @@ class Workshop:
                 self.calibration,
                 self.steps,
                 seed=self.seed,
+                supervision=self.supervision,
             )
         return trial
 
