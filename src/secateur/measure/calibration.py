@@ -15,6 +15,7 @@ from secateur.core.batches import Call, as_call, map_tensors, tensors_in
 from secateur.core.errors import InputError
 
 _HOLD_OUT = 5
+_CHUNK_BYTES = 2**23  # of inputs in one call
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ def take(data: Iterable[Any], samples: int = 512) -> list[Any]:
 def calibration(
     model: nn.Module, batches: Iterable[Any], *, samples: int = 512, chunk: int = 64
 ) -> Calibration:
-    """The inputs of batches as calls of at most `chunk` samples on the model's device.
+    """The inputs of batches as calls of at most `chunk` samples (and 8 MB) on the model's device.
 
     Where the tensors of a batch agree on their first dimension it is the samples' and batches are
     split; others stay whole. Batches of one sample are put together. Every fifth call is held out.
@@ -105,6 +106,7 @@ def calibration(
             break
     if not taken:
         raise InputError("there is no sample in the data", hint="give at least one batch")
+    chunk = max(1, min(chunk, _CHUNK_BYTES * seen // max(1, _bytes(taken))))
     rounds = -(-seen // (_HOLD_OUT * chunk))  # so many that a fifth of them is a fifth of the data
     chunk = max(1, -(-seen // (_HOLD_OUT * rounds)))
     calls = _joined(taken, chunk)
@@ -205,6 +207,15 @@ def _samples(call: Call) -> int:
     sizes = {t.shape[0] if t.dim() else None for t in tensors_in((call.args, dict(call.kwargs)))}
     size = sizes.pop()
     return 1 if sizes or size is None else size
+
+
+def _bytes(taken: list[tuple[Call, int]]) -> int:
+    """How much memory the inputs take."""
+    return sum(
+        t.nbytes * size // max(1, _samples(call))
+        for call, size in taken
+        for t in tensors_in((call.args, dict(call.kwargs)))
+    )
 
 
 def _joined(taken: list[tuple[Call, int]], chunk: int) -> list[tuple[Call, int]]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -14,9 +14,9 @@ from secateur.core.layout import Mask
 from secateur.core.plan import Plan
 from secateur.measure.linear import Parameters, Spec, Use, kept_columns, sample_rows
 from secateur.recover.follow import Pending, Shift, Slot
+from secateur.recover.masked import solve_masked
 from secateur.recover.solve import Solution, Sums, solve
 from secateur.recover.uses import uses
-
 
 @dataclass(frozen=True)
 class Place:
@@ -49,11 +49,18 @@ class Place:
 
 
 def find_places(
-    dense: nn.Module, small: nn.Module, plan: Plan, calls: Sequence[Call], *, everywhere: bool
+    dense: nn.Module,
+    small: nn.Module,
+    plan: Plan,
+    calls: Sequence[Call],
+    *,
+    everywhere: bool,
+    masked: Collection[str] = (),
 ) -> list[Place]:
     """The layers behind a cut, in the order of their first use.
 
-    everywhere: also those of which no input was removed, behind the first that lost some.
+    everywhere: also those of which no input was removed, behind the first that lost some. masked:
+    weights of which single entries were removed; these lost some.
     """
     before, after = uses(dense, calls), uses(small, calls)
     behind, places = bool(plan.removed), list[Place]()
@@ -62,6 +69,8 @@ def find_places(
         if other is None or again != count:
             continue
         place = Place.find(slot, use, other, count, plan)
+        if place is not None and slot[0] in masked:
+            place = replace(place, lost=True)
         if place is not None and (place.lost or (behind and everywhere)):
             behind = True
             places.append(place)
@@ -109,13 +118,25 @@ def _outputs(plan: Plan, use: Use) -> Mask:
 
 
 class Layer:
-    """Gathers rows of one layer from both networks, and solves it."""
+    """Gathers rows of one layer from both networks, and solves it.
 
-    def __init__(self, place: Place, parameters: Parameters, rows: int, calls: int, seed: int):
-        self.place, self.parameters = place, parameters
+    mask: of the weight's shape; entries that are zero and have to stay so are False.
+    """
+
+    def __init__(
+        self,
+        place: Place,
+        parameters: Parameters,
+        rows: int,
+        calls: int,
+        seed: int,
+        mask: Tensor | None = None,
+    ) -> None:
+        self.place, self.parameters, self.mask = place, parameters, mask
         self.rows, self.calls = rows, calls
         self.fit, self.held = Sums(), Sums()
         self.solution: Solution | None = None
+        self.done = False  # its new weights are in place, for calls that come later
         self.shifted: Tensor | None = None  # a tensor of another layer that took the intercept
         self._generator = torch.Generator().manual_seed(seed)
 
@@ -130,10 +151,14 @@ class Layer:
         name = self.place.small.bias
         return None if name is None else self.parameters.tensors[name]
 
+    @property
+    def wanted(self) -> int:
+        """How many rows the layer is solved from."""
+        return max(self.rows, 3 * self.place.small.matrix(self.weight).shape[-1])
+
     def _index(self, dense: Use) -> Tensor:
         """The rows of one call to look at: an equal share of all that are wanted."""
-        columns = self.place.small.matrix(self.weight).shape[-1]
-        share = -(-max(self.rows, 3 * columns) // (self.calls * self.place.uses))
+        share = -(-self.wanted // (self.calls * self.place.uses))
         return sample_rows(dense.count, max(share, 1), self._generator).to(dense.x.device)
 
     def add(self, dense: Pending, small: Pending, held: bool) -> None:
@@ -172,7 +197,8 @@ class Layer:
         """
         intercept = self.bias is not None or other is not None
         held = self.held if self.held.count else self.fit
-        self.solution = solve(self.fit, held, intercept=intercept)
+        self.solution = self._solution(held, intercept)
+        self.fit, self.held = Sums(), Sums()  # they are large, and not needed again
         if self.solution is None:
             return False
         spec, weight = self.place.small, self.weight
@@ -182,6 +208,14 @@ class Layer:
         if self.solution.shift is not None:
             self._shift(self.solution.shift.flatten(), other)
         return True
+
+    def _solution(self, held: Sums, intercept: bool) -> Solution | None:
+        """The change to make; None where there is none that helps."""
+        if self.mask is None:
+            return solve(self.fit, held, intercept=intercept)
+        matrix = self.place.small.matrix
+        kept, weight = matrix(self.mask), matrix(self.weight.detach())
+        return solve_masked(self.fit, held, weight, kept, intercept=intercept)
 
     @property
     def _biased(self) -> slice:

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from secateur.core.batches import Call
+from secateur.core.batches import Call, tensors_in
 from secateur.measure.linear import Parameters
 from secateur.recover.follow import Follow, Pending, Slot
 from secateur.recover.imagine import imagined
 from secateur.recover.job import Job
 from secateur.recover.layer import Layer, Place, find_places
-from secateur.recover.lockstep import Run, together, twin
+from secateur.recover.lockstep import Run, together, trim, twin
 from secateur.recover.uses import plain
 
 _LOOKED_AT = 4  # calls whose layers are solved; others may take other paths
+_LOOKED_BYTES = 2**22  # of inputs in those of them that have the same form
+_MUCH = 2**28  # bytes of inputs and outputs at the stops above which further calls start late
+_PLENTY = 4  # rows on offer for each one that is used: neighbours are alike
 
 
 @dataclass(frozen=True)
@@ -38,12 +44,16 @@ class Reconstruct:
     network (`synthetic`), while batch normalisations use the statistics of that noise: then what
     they pass on has the means and deviations that it has on real data.
 
+    Where single weights were removed (`unit=Weight()` and its like) they stay zero: every output is
+    solved on its own support, all with the same second moments.
+
     everywhere: also solve layers of which no input was removed, behind the first that lost some.
     rows: how many rows of inputs a layer is solved from (three times its columns at least).
     sweeps: how often all is solved where there are layers that are used many times.
 
     Memory: the activations of all samples between two layers, twice, and 16 k² bytes for a layer
-    of k inputs (channels times kernel positions).
+    of k inputs (channels times kernel positions). Where activations are large, early layers are
+    solved from the rows of the first calls, and the others start when their rows are wanted.
 
     Papers: He et al., Channel Pruning, ICCV 2017; Luo et al., ThiNet, ICCV 2017; Frantar et al.,
     Optimal Brain Compression, NeurIPS 2022; Meng et al., OSSCAR, ICML 2024.
@@ -61,8 +71,11 @@ class Reconstruct:
                     self.run(made)
             return
         with plain(job.dense, job.small) as kept:
-            calls = job.calls[:_LOOKED_AT]
-            places = find_places(job.dense, job.small, job.plan, calls, everywhere=self.everywhere)
+            calls = _varied(job.calls)
+            places = find_places(
+                job.dense, job.small, job.plan, calls,
+                everywhere=self.everywhere, masked=job.masks or (),
+            )  # fmt: skip
             if not any(place.lost for place in places) and not job.plan.removed:
                 job.note("least squares: no layer lost inputs, so there is nothing to solve")
                 return
@@ -84,8 +97,11 @@ class Reconstruct:
                     break
 
     def _layers(self, job: Job, places: Sequence[Place]) -> dict[Slot, Layer]:
-        parameters, calls = Parameters(job.small), len(job.calls)
-        return {p.slot: Layer(p, parameters, self.rows, calls, job.seed) for p in places}
+        parameters, calls, masks = Parameters(job.small), len(job.calls), job.masks or {}
+        return {
+            p.slot: Layer(p, parameters, self.rows, calls, job.seed, masks.get(p.slot[0]))
+            for p in places
+        }
 
     def _teach(self, job: Job, places: Sequence[Place]) -> None:
         """Solve layers that are used often, from the dense network's own inputs."""
@@ -112,17 +128,32 @@ class Reconstruct:
         layers = self._layers(job, places)
         order = {slot: number for number, slot in enumerate(layers)}
         wanted = {place.slot: place.uses == 1 for place in places}
-        pairs = [
-            _Pair(_run(twin(job.dense), call, wanted), _run(twin(job.small), call, wanted), held)
-            for call, held in _calls(job)
-        ]
-        with together([run for pair in pairs for run in (pair.dense, pair.small)]):
-            for pair in pairs:
-                pair.dense.advance()
-                pair.small.advance()
-            while alive := [pair for pair in pairs if not (pair.dense.done or pair.small.done)]:
+        waiting, pairs, runs = deque(_calls(job)), list[_Pair](), list[Run]()
+
+        def start() -> None:
+            call, held = waiting.popleft()
+            dense = _run(twin(job.dense), call, wanted)
+            small = _run(twin(job.small), call, wanted)
+            runs.extend((dense, small))
+            pairs.append(_Pair(dense, small, held))
+            dense.advance()
+            small.advance()
+
+        with together(runs):
+            while waiting or any(pair.alive for pair in pairs):
+                alive = [pair for pair in pairs if pair.alive]
+                if not alive:
+                    start()
+                    continue
                 slot = min((slot for pair in alive for slot in pair.slots), key=order.__getitem__)
-                self._step(layers[slot], [pair for pair in alive if pair.slots == (slot, slot)])
+                here = [pair for pair in alive if pair.slots == (slot, slot)]
+                layer = layers[slot]
+                if waiting and not (layer.done or (_many(alive) and _enough(layer, here))):
+                    start()  # it is the furthest behind now
+                    continue
+                self._step(layer, here)
+                if _many(alive):
+                    trim()
                 for pair in alive:
                     pair.leave(slot)
         for layer in layers.values():
@@ -133,6 +164,10 @@ class Reconstruct:
 
     def _step(self, layer: Layer, pairs: Sequence[_Pair]) -> None:
         """Both runs of some calls are at a layer: gather, and solve it if it is used once."""
+        if layer.done:
+            return
+        if layer.place.uses == 1:
+            layer.calls = len(pairs)
         alike = list[Pending]()
         for pair in pairs:
             dense, small = pair.dense.event, pair.small.event
@@ -140,7 +175,10 @@ class Reconstruct:
             if dense.use.count == small.use.count and not again:
                 layer.add(dense, small, pair.held)
                 alike.append(small)
-        if layer.place.uses == 1 and alike and layer.solve(alike[0].shift):
+        if layer.place.uses > 1 or not alike:
+            return
+        layer.done = True
+        if layer.solve(alike[0].shift):
             for small in alike:
                 small.refresh(layer.weight, layer.bias)
 
@@ -154,6 +192,10 @@ class _Pair:
     held: bool
 
     @property
+    def alive(self) -> bool:
+        return not (self.dense.done or self.small.done)
+
+    @property
     def slots(self) -> tuple[Slot, Slot]:
         return self.dense.event.slot, self.small.event.slot
 
@@ -165,13 +207,48 @@ class _Pair:
                 run.advance()
 
 
+def _varied(calls: Sequence[Call]) -> list[Call]:
+    """A few calls that show which layers there are: of all forms, and several where they are small."""
+    chosen, seen, size = list[Call](), set[Any](), 0
+    for call in calls:
+        tensors = list(tensors_in((call.args, dict(call.kwargs))))
+        form = tuple(tensor.shape[1:] for tensor in tensors)
+        if len(chosen) < _LOOKED_AT and (form not in seen or size < _LOOKED_BYTES):
+            chosen.append(call)
+            seen.add(form)
+            size += sum(tensor.nbytes for tensor in tensors)
+    return chosen
+
+
+def _many(pairs: Sequence[_Pair]) -> bool:
+    """Whether what the runs hold at their stops is much for a machine's memory."""
+    uses = [run.event.use for pair in pairs for run in (pair.dense, pair.small)]
+    return sum(use.x.nbytes + use.out.nbytes for use in uses) > _MUCH
+
+
+def _enough(layer: Layer, pairs: Sequence[_Pair]) -> bool:
+    """Whether the runs at a layer have rows in plenty, and some that are held out."""
+    held = [pair for pair in pairs if pair.held]
+    offered = sum(pair.dense.event.use.count for pair in pairs)
+    return 0 < len(held) < len(pairs) and offered >= _PLENTY * layer.wanted
+
+
 def _calls(job: Job) -> list[tuple[Call, bool]]:
-    """All calls, and whether each is held out."""
+    """All calls, and whether each is held out; these are spread evenly over the others."""
     data = job.calibration
     if data is None:
         return []
-    held = [] if data.held is data.fit else [(call, True) for call in data.held]
-    return [*((call, False) for call in data.fit), *held]
+    fit = [(call, False) for call in data.fit]
+    if data.held is data.fit:
+        return fit
+    step = max(1, len(fit) // max(1, len(data.held)))
+    held = iter([(call, True) for call in data.held])
+    mixed = list[tuple[Call, bool]]()
+    for number, item in enumerate(fit, 1):
+        mixed.append(item)
+        if number % step == 0:
+            mixed.extend(islice(held, 1))
+    return [*mixed, *held]
 
 
 def _run(model: nn.Module, call: Call, wanted: Mapping[Slot, bool]) -> Run:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -25,13 +26,13 @@ class Sums:
 
     def add(self, x: Tensor, r: Tensor) -> None:
         """Add rows."""
-        wide, lacking = x.double(), r.double()  # the rows of one call: few enough to be widened
+        wide = torch.float64
         new = (
-            _product(x, x),
+            _gram(x),
             _product(x, r),
-            lacking.square().sum((1, 2)),
-            wide.sum(1),
-            lacking.sum(1),
+            r.to(wide).square().sum((1, 2)),  # the rows of one call: few enough to be widened
+            x.sum(1, dtype=wide),
+            r.sum(1, dtype=wide),
         )
         if self.xx is None:
             self.xx, self.xr, self.rr, self.x, self.r = new
@@ -65,9 +66,22 @@ class Sums:
         return float(total) / max(1, self.count)
 
 
-def _product(a: Tensor, b: Tensor) -> Tensor:
+def _gram(x: Tensor) -> Tensor:
+    """`xᵀ x` in float64; of many columns the upper half only, which is then mirrored."""
+    if x.shape[2] < 2 * _WIDE:
+        return _product(x, x)
+    out = x.new_empty(x.shape[0], x.shape[2], x.shape[2], dtype=torch.float64)
+    for start in range(0, x.shape[2], _WIDE):
+        strip = slice(start, start + _WIDE)
+        found = _product(x[:, :, strip], x[:, :, start:], wide=True)
+        out[:, strip, start:] = found
+        out[:, start:, strip] = found.mT
+    return out
+
+
+def _product(a: Tensor, b: Tensor, *, wide: bool = False) -> Tensor:
     """`aᵀ b` in float64; of many single-precision columns by blocks of rows, which is faster."""
-    if a.dtype != torch.float32 or a.shape[2] < _WIDE:
+    if a.dtype != torch.float32 or (a.shape[2] < _WIDE and not wide):
         return a.double().mT @ b.double()
     parts = zip(a.split(_ROWS, 1), b.split(_ROWS, 1), strict=True)
     return sum(((x.mT @ y.float()).double() for x, y in parts), torch.zeros((), device=a.device))
@@ -91,8 +105,9 @@ def solve(fit: Sums, held: Sums, *, intercept: bool) -> Solution | None:
     """The change of a layer that brings its outputs closest to their targets.
 
     Minimises |r - x D|² + λ |D|² over the change D from the present weights, so that directions
-    without data stay as they are; λ is chosen on held-out rows, and None is returned where no λ
-    brings those closer. Takes one Cholesky factorisation of `[k, k]` for each λ.
+    without data stay as they are; λ is chosen on held-out rows, from the middle of `LAMBDAS` to where
+    it gets no better, and None is returned where no λ brings those closer. Takes one Cholesky
+    factorisation of `[k, k]` for each λ.
 
     Example:
         >>> x = torch.randn(1, 64, 3); wanted = torch.tensor([[[1.0], [2.0], [0.0]]])
@@ -109,17 +124,37 @@ def solve(fit: Sums, held: Sums, *, intercept: bool) -> Solution | None:
         return None
     before = held.error(torch.zeros_like(used.xr), None)
     scale = used.xx.diagonal(dim1=1, dim2=2).mean()
-    best: Solution | None = None
     eye = torch.eye(used.xx.shape[1], dtype=used.xx.dtype, device=used.xx.device)
-    for strength in LAMBDAS if float(scale) > 0 else (1.0,):
-        factor, info = torch.linalg.cholesky_ex(used.xx + (strength * scale + 1e-30) * eye)
-        if bool(info.any()):
-            continue
-        change = torch.cholesky_solve(used.xr, factor)
-        shift = None
-        if intercept:
-            shift = (fit.r - (fit.x[:, None] @ change)[:, 0]) / fit.count
-        after = held.error(change, shift)
-        if after < before and (best is None or after < best.after):
-            best = Solution(change, shift, before, after, strength)
-    return best
+    tried: dict[float, Solution | None] = {}
+
+    def at(strength: float) -> float:
+        """The held-out error of one ridge strength; infinite where it cannot be solved."""
+        if strength not in tried:
+            assert used.xx is not None
+            factor, info = torch.linalg.cholesky_ex(used.xx + (strength * scale + 1e-30) * eye)
+            tried[strength] = None
+            if not bool(info.any()):
+                change = torch.cholesky_solve(used.xr, factor)
+                shift = None
+                if intercept:
+                    shift = (fit.r - (fit.x[:, None] @ change)[:, 0]) / fit.count
+                after = held.error(change, shift)
+                tried[strength] = Solution(change, shift, before, after, strength)
+        found = tried[strength]
+        return float("inf") if found is None else found.after
+
+    _descend(at, LAMBDAS if float(scale) > 0 else (1.0,))
+    made = [found for found in tried.values() if found is not None and found.after < before]
+    return min(made, key=lambda found: found.after, default=None)
+
+
+def _descend(value: Callable[[float], float], places: Sequence[float]) -> None:
+    """Look from the middle to both sides, as long as it gets better."""
+    middle = len(places) // 2
+    for side in (places[middle + 1 :], places[:middle][::-1]):
+        last = value(places[middle])
+        for place in side:
+            found = value(place)
+            if found > last:
+                break
+            last = found
