@@ -11,6 +11,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from pages import section
+from speed import TITLE
 from zoo import SETS, family
 
 Row = dict[str, Any]
@@ -47,7 +49,8 @@ def write(path: Path, rows: list[Row]) -> None:
         families(ours),
     ]
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("\n\n".join(parts) + "\n")
+    timings = section(path, TITLE)
+    path.write_text("\n\n".join(part for part in (*parts, timings) if part) + "\n")
 
 
 def machine() -> str:

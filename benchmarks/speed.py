@@ -1,6 +1,6 @@
 """Seconds and memory of pruning, against one forward pass and against Torch-Pruning.
 
-    python benchmarks/speed.py --json speed.json --out docs/speed.md
+    python benchmarks/speed.py --out docs/coverage.md
 
 Every case runs in a fresh process. "prune" is everything up to the verified smaller copy: trace,
 plan, cut, verification; "in place" does without the copy that a rollback needs. Memory is the peak
@@ -22,6 +22,7 @@ from statistics import median
 from typing import Any
 
 import torch
+from pages import put
 from torch import nn
 
 Case = tuple[nn.Module, Any]
@@ -63,6 +64,7 @@ CASES: dict[str, Callable[[], Case]] = {
     "vit_l_16": lambda: vit("vit_l_16"),
     "llama, 32 layers": llama,
 }
+TITLE = "Seconds and memory, side by side"
 PEERED = ("resnet50, batch 1", "vit_b_16")
 
 
@@ -171,10 +173,8 @@ def fresh(target: Callable[..., None], *args: Any) -> dict[str, Any]:
 
 
 def write(path: Path, rows: list[dict[str, Any]], peers: list[dict[str, Any]]) -> None:
-    """The tables as markdown."""
+    """The tables as a section of a page."""
     lines = [
-        "# Speed and memory",
-        "",
         f"Written by `python benchmarks/speed.py`; {os.cpu_count()} cores of {processor()}, "
         f"torch {torch.__version__}. One forward pass is the median of five; importing is not timed.",
         "",
@@ -200,7 +200,7 @@ def write(path: Path, rows: list[dict[str, Any]], peers: list[dict[str, Any]]) -
         "",
         "Secateur's time includes the verification of the cut; Torch-Pruning has none.",
     ]
-    path.write_text("\n".join(lines) + "\n")
+    put(path, TITLE, "\n".join(lines))
 
 
 def processor() -> str:
