@@ -176,7 +176,8 @@ def write(path: Path, rows: list[dict[str, Any]], peers: list[dict[str, Any]]) -
     """The tables as a section of a page."""
     lines = [
         f"Written by `python benchmarks/speed.py`; {os.cpu_count()} cores of {processor()}, "
-        f"torch {torch.__version__}. One forward pass is the median of five; importing is not timed.",
+        f"torch {torch.__version__}. One forward pass is the median of five; importing is not "
+        "timed.",
         "",
         "| model | form | one forward pass | prune | peak memory over the model's |",
         "|---|---|---|---|---|",
