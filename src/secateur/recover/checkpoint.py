@@ -105,17 +105,20 @@ def set_model_state(model: nn.Module, state: Mapping[str, Tensor]) -> None:
 def optimizer_state(
     model: nn.Module, optimizer: Optimizer
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """An optimizer's state, whole: its tensors by "parameter|key", and its plain values."""
+    """An optimizer's state, whole: its tensors by "parameter|key", and its plain values.
+
+    Of several processes the first one has it.
+    """
     found: Any = get_optimizer_state_dict(model, optimizer, options=_WHOLE)
     tensors: dict[str, Tensor] = {}
     plain: dict[str, dict[str, Any]] = {}
-    for name, entries in found["state"].items():
+    for name, entries in found.get("state", {}).items():
         for key, value in entries.items():
             if isinstance(value, Tensor):
                 tensors[f"{name}|{key}"] = value
             else:
                 plain.setdefault(name, {})[key] = value
-    return tensors, {"plain": plain, "groups": found["param_groups"]}
+    return tensors, {"plain": plain, "groups": found.get("param_groups", [])}
 
 
 def set_optimizer_state(

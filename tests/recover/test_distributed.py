@@ -1,0 +1,49 @@
+"""Two processes with gloo end where one does."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+
+SCRIPT = str(Path(__file__).parent / "distributed_script.py")
+
+
+def run(folder: Path, name: str, processes: int) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    launch = [
+        "-m", "torch.distributed.run", f"--nproc-per-node={processes}",
+        "--master-addr=127.0.0.1", f"--master-port={port}",
+    ]  # fmt: skip
+    command = [sys.executable, *(launch if processes > 1 else []), SCRIPT, str(folder), name]
+    clean = {key: value for key, value in os.environ.items() if key not in ("RANK", "WORLD_SIZE")}
+    environment = {**clean, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    found = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert found.returncode == 0, found.stderr[-3000:]
+
+
+def read(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+    with safe_open(path, "pt") as file:
+        return {key: file.get_tensor(key) for key in file.keys()}, file.metadata()  # noqa: SIM118
+
+
+@pytest.mark.slow
+def test_two_processes_end_where_one_does(tmp_path: Path) -> None:
+    run(tmp_path, "one", 1)
+    run(tmp_path, "two", 2)
+    one, notes = read(tmp_path / "one-0.safetensors")
+    first, said = read(tmp_path / "two-0.safetensors")
+    second, _ = read(tmp_path / "two-1.safetensors")
+    ends = [text["notes"].split(" after ")[1:] for text in (notes, said)]
+    assert ends[0] == ends[1] and len(ends[0]) == 2  # both cycles helped, at the same step
+    for name, value in one.items():
+        assert torch.equal(first[name], second[name]), name
+        torch.testing.assert_close(first[name], value, rtol=1e-3, atol=1e-4)
