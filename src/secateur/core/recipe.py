@@ -28,8 +28,8 @@ class Recipe:
         allocate: Where: "uniform", "global", "erk", "lamp", or a density for each weight.
         schedule: When: `OneShot`, `Steps`, `Linear`, `Cubic`, `Constant`, `Phases`, `Adaptive`.
         grow: By what removed weights come back: "gradient" (RigL), "random" (SET), "momentum".
-        drop: The part of the weights that is exchanged at an update, where `grow` is given; it falls
-            to 0 along a cosine until the schedule's last update.
+        drop: The part of the weights that is exchanged at an update, where `grow` is given; it
+            falls to 0 along a cosine until the schedule's last update.
         form: How the weight in use follows from the trained one (`secateur.train.forms`); by
             default removed weights are zero and stay so.
         recover: Repairs, for `sc.prune`.

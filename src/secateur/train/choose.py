@@ -49,7 +49,7 @@ class Chooser:
             )
         if self.allocate in JOINT and not self.pattern.free:
             raise RecipeError(
-                f"allocate={self.allocate!r} lets tensors compete, but this unit keeps equal counts",
+                f"allocate={self.allocate!r} lets tensors compete; this unit keeps equal counts",
                 hint="use allocate='uniform' or 'erk', or unit=Weight()",
             )
         if self.allocate == "lamp" and self.peers.shards is not None:
@@ -146,7 +146,9 @@ class Chooser:
             return item.mask.clone()
         return item.site.tensor(self.pattern.choose(scores, density, item.site.taps))
 
-    def exchange(self, item: Held, size: Scoring, grow: Scoring, target: Tensor, part: float) -> Tensor:
+    def exchange(
+        self, item: Held, size: Scoring, grow: Scoring, target: Tensor, part: float
+    ) -> Tensor:
         """A mask with as many cells as `target`, of which a part is chosen by `grow`.
 
         The others are the best of the present ones by `size`. What was dropped may come back.

@@ -23,7 +23,7 @@ class Peers:
 
     shards: Any = None
     all: Any = None
-    device: torch.device = torch.device("cpu")
+    device: str | torch.device = "cpu"
 
     def sum(self, value: Tensor) -> Tensor:
         """The sum over the holders of shards."""
@@ -80,9 +80,11 @@ def peers(model: nn.Module, parameters: Iterable[Tensor]) -> Peers:
     """
     given = list(parameters)
     spread = [p for p in given if is_spread(p)]
-    device = given[0].device if given else torch.device("cpu")
+    device: str | torch.device = given[0].device if given else "cpu"
     if not spread:
-        group = model.process_group if isinstance(model, nn.parallel.DistributedDataParallel) else None
+        group = (
+            model.process_group if isinstance(model, nn.parallel.DistributedDataParallel) else None
+        )
         return Peers(None, group, device)
     from torch.distributed.tensor import Replicate, Shard
 

@@ -135,7 +135,9 @@ def topkast(
     return _recipe(sparsity, Constant(every, end), fields, form=TopKAST(wider, decay))
 
 
-def sr_ste(n: int = 2, m: int = 4, *, decay: float = 2e-4, every: int = 10, **fields: Any) -> Recipe:
+def sr_ste(
+    n: int = 2, m: int = 4, *, decay: float = 2e-4, every: int = 10, **fields: Any
+) -> Recipe:
     """N:M from scratch: Zhou et al., ICLR 2021; masks are chosen anew `every` steps (theirs: 1)."""
     return _recipe(None, Constant(every), fields, unit=NM(n, m), form=Dense(decay=decay))
 
@@ -146,8 +148,8 @@ def l0(*, penalty: float = 1e-6, rate: float = 0.01, every: int = 100, **fields:
 
 
 def pdp(
-    sparsity: Fraction | None, *, end: int, start: int = 0, every: int = 16, temperature: float = 1e-4,
-    **fields: Any,
+    sparsity: Fraction | None, *, end: int, start: int = 0, every: int = 16,
+    temperature: float = 1e-4, **fields: Any,
 ) -> Recipe:  # fmt: skip
     """Soft masks without parameters: Cho et al., PDP, NeurIPS 2023."""
     return _recipe(sparsity, _cubic(start, end, every), fields, form=SoftTopK(temperature))
@@ -172,7 +174,8 @@ def _recipe(
 ) -> Recipe:
     """The method's recipe; what the user gives goes first."""
     budget = None if sparsity is None else Sparsity(sparsity)
-    return Recipe(**{"budget": budget, "schedule": schedule, **method, **fields})
+    given: dict[str, Any] = {"budget": budget, "schedule": schedule, **method, **fields}
+    return Recipe(**given)
 
 
 __all__ = [

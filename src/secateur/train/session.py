@@ -91,7 +91,7 @@ class Session:
 
     @property
     def masks(self) -> dict[str, Tensor]:
-        """What is kept, by parameter name: booleans of its shape (this process's part, if spread)."""
+        """What is kept, by parameter name: booleans of its shape (of its part here, if spread)."""
         return {item.name: item.mask for item in self._held}
 
     @property
@@ -152,8 +152,7 @@ class Session:
             self._ascent.restore(state["ascent"], self._held)
         if state["seed"] != self._settings.seed:
             raise FileError(
-                f"the session's state was made with seed={state['seed']}, "
-                f"not {self._settings.seed}"
+                f"the session's state was made with seed={state['seed']}, not {self._settings.seed}"
             )
         self._steps.step = state["step"]
         self.events = [dict(event) for event in state["events"]]
@@ -202,12 +201,12 @@ class Session:
         old = [item.mask for item in self._held]
         if form.chosen:
             masks = update.run()
-            wide = update.wider(form.wider) if form.wider else masks
+            wide = update.wider(form.more) if form.more else masks
             if self._ascent is not None:
                 self._ascent.try_(part, self._held, masks)
             for item, mask, wider in zip(self._held, masks, wide, strict=True):
                 item.mask = mask
-                if form.wider:
+                if form.more:
                     item.extra["wider"] = mask | wider
         else:
             self._steps.show()

@@ -10,6 +10,7 @@ from secateur.core.budget import Sparsity
 from secateur.core.errors import RecipeError
 from secateur.core.recipe import Recipe
 from secateur.core.schedule import Adaptive, Constant, OneShot, Phases, Schedule
+from secateur.score import weight_data  # noqa: F401  its criteria are registered
 from secateur.score.criterion import NEEDS
 from secateur.score.weight import WeightCriterion, weight_criteria
 from secateur.train.choose import Chooser
@@ -124,9 +125,7 @@ def _sparsity(recipe: Recipe, pattern: Pattern, form: Form) -> float | None:
     return budget.fraction
 
 
-def _check_growth(
-    recipe: Recipe, form: Form, pattern: Pattern, schedule: Schedule | None
-) -> None:
+def _check_growth(recipe: Recipe, form: Form, pattern: Pattern, schedule: Schedule | None) -> None:
     if recipe.grow is None:
         return
     if form.latent:

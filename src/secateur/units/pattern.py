@@ -13,8 +13,9 @@ from torch.nn.functional import pad
 class Pattern:
     """Cells of `rows x columns` entries that stay or go as one, and compete within groups.
 
-    group: None (all cells of a tensor compete), "row" (those of one row), or how many neighbours
-    along the input channels compete. keep: for a fixed pattern, how many cells of a group stay.
+    columns: None stands for whole rows, at all kernel taps. group: None (all cells of a tensor
+    compete), "row" (those of one row), or how many neighbours along the input channels compete.
+    keep: for a fixed pattern, how many cells of a group stay.
 
     Columns are taken channel by channel at one kernel tap, as hardware stores them (channels
     last). Ragged tails are cells and groups of fewer entries: a group of `t < group` neighbours
@@ -22,7 +23,7 @@ class Pattern:
     """
 
     rows: int = 1
-    columns: int = 1
+    columns: int | None = 1
     group: int | str | None = None
     keep: int | None = None
 
@@ -37,8 +38,9 @@ class Pattern:
         scores: `[out, k]`, where column `c * taps + t` is channel `c` at tap `t`.
         """
         out, width = scores.shape
+        taps = taps if self.columns else 1
         x = scores.reshape(out, width // taps, taps).transpose(1, 2)
-        if self.rows > 1 or self.columns > 1:
+        if self.rows > 1 or self.columns != 1:
             x = self._cells(x) / self._cells(torch.ones_like(x))
         if self.group is None:
             return x.reshape(1, -1)
@@ -50,22 +52,25 @@ class Pattern:
 
     def _cells(self, x: Tensor) -> Tensor:
         """Sums over cells of `[out, taps, channels]`."""
-        x = pad(x, (0, -x.shape[2] % self.columns, 0, 0, 0, -x.shape[0] % self.rows))
+        columns = self.columns or x.shape[2]
+        x = pad(x, (0, -x.shape[2] % columns, 0, 0, 0, -x.shape[0] % self.rows))
         split = x.reshape(
-            x.shape[0] // self.rows, self.rows, x.shape[1], x.shape[2] // self.columns, self.columns
+            x.shape[0] // self.rows, self.rows, x.shape[1], x.shape[2] // columns, columns
         )
         return split.sum((1, 4))
 
     def spread(self, keep: Tensor, shape: tuple[int, int], taps: int = 1) -> Tensor:
         """Kept cells `[groups, members]` as kept entries `[out, k]`; both boolean."""
+        taps = taps if self.columns else 1
         out, channels = shape[0], shape[1] // taps
-        tall, wide = -(-out // self.rows), -(-channels // self.columns)
+        columns = self.columns or channels
+        tall, wide = -(-out // self.rows), -(-channels // columns)
         if self.group is None or self.group == "row":
             cells = keep.reshape(tall, taps, wide)
         else:
             cells = keep.reshape(tall, taps, -1)[:, :, :wide]
-        if self.rows > 1 or self.columns > 1:
-            cells = cells.repeat_interleave(self.rows, 0).repeat_interleave(self.columns, 2)
+        if self.rows > 1 or columns > 1:
+            cells = cells.repeat_interleave(self.rows, 0).repeat_interleave(columns, 2)
             cells = cells[:out, :, :channels]
         return cells.transpose(1, 2).reshape(shape)
 

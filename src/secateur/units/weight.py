@@ -73,6 +73,9 @@ class NM:
 class Block:
     """Zero whole blocks of `rows x columns` (outputs x input channels at one kernel tap).
 
+    columns: None stands for whole rows: all inputs of an output, at all taps, so that
+    `Block(1, None)` zeroes outputs of layers, which can come back in training (`grow=`).
+
     Paper: Gray et al., GPU Kernels for Block-Sparse Weights, 2017.
 
     Raises:
@@ -80,11 +83,13 @@ class Block:
     """
 
     rows: int = 4
-    columns: int = 1
+    columns: int | None = 1
 
     def __post_init__(self) -> None:
         """Refuse what makes no sense."""
-        positive("Block", rows=self.rows, columns=self.columns)
+        positive("Block", rows=self.rows)
+        if self.columns is not None:
+            positive("Block", columns=self.columns)
 
     @property
     def pattern(self) -> Pattern:

@@ -80,6 +80,11 @@ class TopKAST(Form):
                 "(0, 1) and a decay of at least 0"
             )
 
+    @property
+    def more(self) -> float:
+        """What is trained besides."""
+        return self.wider
+
     def begin(self, held: Held) -> None:
         """At first all weights are used and trained."""
         held.extra["wider"] = held.mask.clone()

@@ -18,8 +18,7 @@ class Form:
 
     latent: the trained values are another tensor than the used ones. chosen: masks come from scores
     and a budget; False: from the form's own state. budgeted: a budget means something for it.
-    noisy: the used values are drawn anew for every step and are others in eval mode. wider: the
-    session also chooses `extra["wider"]`, masks of a density that is higher by so much.
+    noisy: the used values are drawn anew for every step and are others in eval mode.
 
     A form without a latent tensor changes nothing else. One with it gives `write`, the used values,
     and `pull`, the chain rule: the gradient for the used values becomes the one for the trained
@@ -30,10 +29,14 @@ class Form:
     chosen: ClassVar[bool] = True
     budgeted: ClassVar[bool] = True
     noisy: ClassVar[bool] = False
-    wider: float = 0.0
 
     def begin(self, held: Held) -> None:
         """Make the form's own state in `held.extra`."""
+
+    @property
+    def more(self) -> float:
+        """By how much the density of `extra["wider"]` is higher, which the session chooses too."""
+        return 0.0
 
     def scores(self, held: Held) -> Tensor | None:
         """Scores that take the criterion's place, in the weight's shape."""

@@ -17,6 +17,4 @@ def library(module: str, package: str) -> Any:
     try:
         return import_module(module)
     except ModuleNotFoundError as error:
-        raise InputError(
-            f"{package} is not installed", hint=f"pip install {package}"
-        ) from error
+        raise InputError(f"{package} is not installed", hint=f"pip install {package}") from error

@@ -30,9 +30,7 @@ def lightning_callback(recipe: Recipe, **how: Any) -> Any:
 
         def on_train_start(self, trainer: Any, pl_module: Any) -> None:
             """Attach, where the checkpoint left off if there is one."""
-            self.session = attach(
-                pl_module, trainer.optimizers, recipe, state=self._state, **how
-            )
+            self.session = attach(pl_module, trainer.optimizers, recipe, state=self._state, **how)
 
         def on_train_end(self, trainer: Any, pl_module: Any) -> None:
             """Finish."""
