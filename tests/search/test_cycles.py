@@ -229,3 +229,43 @@ def test_what_makes_no_sense(options: dict[str, Any], message: str) -> None:
 def test_a_curve_has_no_schedule() -> None:
     with pytest.raises(RecipeError, match="a curve has no schedule"):
         sc.frontier(net(), data=data(), evaluate=lambda m: 1.0, schedule=sc.Steps(2))
+
+
+def zeros(model: nn.Module) -> float:
+    weights = [m.weight for m in model.modules() if isinstance(m, nn.Linear)]
+    return sum(int((w == 0).sum()) for w in weights) / sum(w.numel() for w in weights)
+
+
+def test_single_weights_in_cycles() -> None:
+    model, watch, seen = net(), Watch(), list[float]()
+
+    class Zeros:
+        def run(self, job: Job) -> None:
+            seen.append(zeros(job.small))
+
+    result = sc.prune(
+        model, data=data(), unit=sc.Weight(), budget=sc.Sparsity(0.9), schedule=sc.Steps(3),
+        recover=[watch, Zeros()], latency=False,
+    )  # fmt: skip
+    for k, share in enumerate(seen):
+        assert share == pytest.approx(1 - 0.1 ** ((k + 1) / 3), abs=2e-3)
+    assert watch.teachers == [model] * 3 and zeros(model) == 0
+    assert zeros(result.model) == pytest.approx(0.9, abs=1e-3) == seen[-1]
+    assert result.before.params == 4996 and result.after.params < 700
+    assert [line.split(":")[0] for line in result.search] == [f"cycle {k} of 3" for k in (1, 2, 3)]
+    for name, mask in result.masks.items():
+        assert not result.model.get_parameter(name)[~mask].any()
+
+
+def test_training_keeps_the_zeros_of_all_cycles() -> None:
+    model, x = net(), torch.randn(200, 8, generator=torch.Generator().manual_seed(2))
+    with torch.no_grad():
+        batches = [(part, model(part).argmax(1)) for part in x.split(20)]
+    twin = net()
+    result = sc.prune_(
+        twin, data=batches, unit=sc.Weight(), budget=sc.Sparsity(0.9), schedule=sc.Steps(2),
+        recover=[sc.Distill(epochs=4, lr=0.01)], latency=False, evaluate=sc.Accuracy(batches),
+    )  # fmt: skip
+    assert result.model is twin and zeros(twin) == pytest.approx(0.9, abs=1e-3)
+    assert sum("->" in text for text in result.repairs) == 2
+    assert result.quality.after > 0.7

@@ -256,14 +256,10 @@ def _search(
     on_trial: OnTrial | None,
 ) -> Found:
     if recipe.schedule is not None:
-        if tuple(resume):
-            raise RecipeError(
-                "the cycles of a schedule are not resumed from records",
-                hint="give the trainings in recover= a checkpoint= folder",
-            )
         return cycles(
             lambda model, taught: recipe.workshop(model, call, taught), shop, recipe.budget,
-            recipe.schedule, evaluate=evaluate, judge=judge, seed=recipe.seed, on_cycle=on_trial,
+            recipe.schedule, evaluate=evaluate, judge=judge, seed=recipe.seed, resume=resume,
+            on_cycle=on_trial,
         )  # fmt: skip
     return search(
         shop.build, shop.model, recipe.budget, evaluate=evaluate, example=call, seed=recipe.seed,

@@ -29,6 +29,7 @@ from secateur.recover import (
     check_steps,
 )
 from secateur.score.criterion import Score
+from secateur.search.cycles import check_schedule
 from secateur.search.timing import rebatch
 from secateur.search.workshop import Workshop
 from secateur.units import Channel, Head, Unit, sites
@@ -95,11 +96,7 @@ class Recipe:
         )
         check_steps(steps)
         check_needs(steps, data)
-        if schedule is not None and not isinstance(schedule, Steps):
-            raise RecipeError(
-                f"schedule={schedule!r}: a prune cuts and repairs in cycles",
-                hint="give Steps(5), or Steps([0.5, 0.8, 1.0]); others are for sc.attach",
-            )
+        check_schedule(schedule)
         return cls(
             unit,
             criterion,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from time import perf_counter
@@ -19,14 +19,16 @@ from secateur.core.errors import InputError, RecipeError
 from secateur.core.history import plans_of, remember
 from secateur.core.measured import Latency, Measured
 from secateur.core.result import Result
+from secateur.core.schedule import Steps
 from secateur.core.scope import Scope
 from secateur.measure.calibration import batch_call, calibration, first_sample, take
 from secateur.measure.clock import compare as compare_latency
 from secateur.measure.paired import Judge
 from secateur.measure.quality import Evaluate
-from secateur.recover import Recalibrate, Reconstruct, Recover, check_steps
+from secateur.recover import Recalibrate, Reconstruct, Recover, check_needs, check_steps
 from secateur.recover.weights import solvers
 from secateur.score.weight import WeightScore
+from secateur.search.cycles import check_schedule, cycles
 from secateur.search.loop import Found, search
 from secateur.search.weights import WeightShop, WeightTrial
 from secateur.units import NM, Block, Weight, WeightUnit, weight_sites
@@ -67,6 +69,8 @@ class WeightRecipe:
     steps: tuple[Recover, ...]
     samples: int
     seed: int
+    schedule: Steps | None = None
+    data: Iterable[Any] | None = None
 
     @classmethod
     def of(
@@ -91,11 +95,7 @@ class WeightRecipe:
         """
         if budget is not None and not isinstance(budget, Budget):
             raise RecipeError(f"{budget!r} is not a budget", hint="for example Sparsity(0.9)")
-        if schedule is not None:
-            raise RecipeError(
-                "schedule= is for cuts: single weights go over time while a model trains",
-                hint="sc.attach(model, optimizer, sc.Recipe(unit=…, schedule=…))",
-            )
+        check_schedule(schedule)
         if budget is None:
             budget = Sparsity(1 - unit.n / unit.m if isinstance(unit, NM) else 0.5)
         batches = None if data is None else take(data, samples)
@@ -103,11 +103,13 @@ class WeightRecipe:
             recover = () if batches is None else (Reconstruct(), Recalibrate())
         steps: Any = (recover,) if callable(getattr(recover, "run", None)) else recover
         check_steps(steps)
+        check_needs(steps, data)
         if allocate is None:
             allocate = "lamp" if unit.pattern.free else "uniform"
         return cls(
             unit, "magnitude" if criterion is None else criterion, budget, allocate,
-            Scope.of(scope), batches, loss, tuple(steps), samples, seed,
+            Scope.of(scope), batches, loss, tuple(steps), samples, seed, schedule,
+            batches if isinstance(data, Iterator) else data,
         )  # fmt: skip
 
     def call(self, model: nn.Module, example: Any) -> Call:
@@ -126,8 +128,15 @@ class WeightRecipe:
         """Whether the criterion is a solver."""
         return isinstance(self.criterion, str) and self.criterion in solvers
 
-    def shop(self, model: nn.Module, call: Call, *, in_place: bool) -> WeightShop:
-        """The model with its weights in scope."""
+    def shop(
+        self,
+        model: nn.Module,
+        call: Call,
+        *,
+        in_place: bool,
+        dense: nn.Module | None = None,
+    ) -> WeightShop:
+        """The model with its weights in scope; dense: what it is to be like, if not itself."""
         sites = weight_sites(model, self.scope)
         if not sites:
             raise RecipeError(
@@ -140,7 +149,8 @@ class WeightRecipe:
             calls = calibration(model, self.batches, samples=self.samples)
         return WeightShop(
             model, call, sites, self.unit.pattern, self.criterion, self.allocate, calls,
-            self.batches, self.loss, self.steps, self.seed, in_place=in_place,
+            self.batches, self.loss, self.steps, self.seed, in_place=in_place, reference=dense,
+            data=self.data,
         )  # fmt: skip
 
 
@@ -167,14 +177,21 @@ def prune_weights(
             raise InputError(f"{name} is on the meta device", hint="load the weights first")
     start = perf_counter()
     goals = measured(recipe.budget)
-    shop = recipe.shop(model, call, in_place=in_place and not goals)
+    shop = recipe.shop(model, call, in_place=in_place and not goals and not recipe.schedule)
     ready = perf_counter()
     judge = None if evaluate is None or goals else Judge(evaluate, model, split=False)
     first = _timed(model, call) if latency and in_place else None
-    found = search(
-        shop.build, model, recipe.budget, evaluate=evaluate, example=call, cost="params",
-        seed=recipe.seed, resume=resume, on_trial=on_trial,
-    )  # fmt: skip
+    if recipe.schedule is not None:
+        found = cycles(
+            lambda small, taught: recipe.shop(small, call, in_place=False, dense=taught.teacher),
+            shop, recipe.budget, recipe.schedule, evaluate=evaluate, judge=judge,
+            seed=recipe.seed, resume=resume, on_cycle=on_trial,
+        )  # fmt: skip
+    else:
+        found = search(
+            shop.build, model, recipe.budget, evaluate=evaluate, example=call, cost="params",
+            seed=recipe.seed, resume=resume, on_trial=on_trial,
+        )  # fmt: skip
     trial = found.trial
     assert isinstance(trial, WeightTrial)
     after = trial.model

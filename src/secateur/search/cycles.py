@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
+from typing import Any, Protocol
 
 from torch import nn
 
 from secateur.core.attempt import Attempt
+from secateur.core.batches import Call
 from secateur.core.budget import Budget, Limit, Sparsity, counted, join, measured
 from secateur.core.ceiling import Ceiling
 from secateur.core.errors import InfeasibleBudget, RecipeError
@@ -24,25 +26,63 @@ from secateur.search.gauge import Finding, Gauge
 from secateur.search.loop import Found
 from secateur.search.report import refusal, sentences
 from secateur.search.trial import Trial, leading, share_budget
-from secateur.search.workshop import Workshop
 
 LEAST = 0.1
 """The share of the leading cost that the last cycle leaves where no budget says one."""
 _WORDS = {"macs": "MACs", "params": "parameters"}
 
-Prepare = Callable[[nn.Module, Supervision], Workshop]
+
+class Shop(Protocol):
+    """What makes trials of one model: a `Workshop`, or a `WeightShop`."""
+
+    @property
+    def model(self) -> nn.Module:
+        """The model."""
+        ...
+
+    @property
+    def call(self) -> Call:
+        """The example."""
+        ...
+
+    @property
+    def before(self) -> Amounts:
+        """What the model costs."""
+        ...
+
+    @property
+    def units(self) -> int:
+        """Of how many units some could go."""
+        ...
+
+    def build(self, budget: Budget) -> Trial:
+        """A repaired trial that meets a budget which can be counted."""
+        ...
+
+
+Prepare = Callable[[nn.Module, Supervision], Shop]
 """Analyses and scores a network that earlier cycles left, whose teacher is the original."""
+
+
+def check_schedule(schedule: Any) -> None:
+    """Raise `RecipeError` unless this is a schedule of cycles, or None."""
+    if schedule is not None and not isinstance(schedule, Steps):
+        raise RecipeError(
+            f"schedule={schedule!r}: a prune cuts and repairs in cycles",
+            hint="give Steps(5), or Steps([0.5, 0.8, 1.0]); others are for sc.attach",
+        )
 
 
 def cycles(
     prepare: Prepare,
-    first: Workshop,
+    first: Shop,
     budget: Budget,
     schedule: Steps,
     *,
     evaluate: Evaluate | None = None,
     judge: Judge | None = None,
     seed: int = 0,
+    resume: Iterable[Attempt] = (),
     on_cycle: Callable[[Attempt], None] | None = None,
 ) -> Found:
     """Prune in cycles; each starts from the repaired network of the one before.
@@ -54,18 +94,24 @@ def cycles(
     demand on quality they stop as soon as all hold.
 
     Args:
-        prepare: Makes the workshop of a later cycle.
-        first: The workshop of the original.
+        prepare: Makes the trials of a later cycle.
+        first: Makes those of the original.
         budget: As of `search`.
         schedule: The fractions.
         evaluate: For goals of quality.
         judge: Reads the quality after every cycle where the budget asks for none.
         seed: As of `search`.
+        resume: Must be empty: a cycle starts from a network, not from a record.
         on_cycle: Called with the record of each cycle.
 
     Raises:
         InfeasibleBudget: No cycle meets everything, or a counted budget cannot be reached.
     """
+    if tuple(resume):
+        raise RecipeError(
+            "the cycles of a schedule are not resumed from records",
+            hint="give the trainings in recover= a checkpoint= folder",
+        )
     return _Cycles(prepare, first, budget, schedule, evaluate, judge, seed, on_cycle).run()
 
 
@@ -75,7 +121,7 @@ class _Cycles:
     def __init__(
         self,
         prepare: Prepare,
-        first: Workshop,
+        first: Shop,
         budget: Budget,
         schedule: Steps,
         evaluate: Evaluate | None,
@@ -83,17 +129,11 @@ class _Cycles:
         seed: int,
         on_cycle: Callable[[Attempt], None] | None,
     ) -> None:
-        if not isinstance(schedule, Steps):
-            raise RecipeError(
-                f"schedule={schedule!r}: cycles of cutting and repair have no steps of training",
-                hint="give Steps(5), or Steps([0.5, 0.8, 1.0])",
-            )
         self.prepare, self.shop, self.budget = prepare, first, budget
         self.fractions = schedule.fractions()
         self.judge, self.on_cycle = judge, on_cycle or (lambda attempt: None)
-        self.original, self.call = first.model, first.call
-        self.start: Amounts = first.decider.cost.total({})
-        self.units = _units(first)
+        self.original = first.model
+        self.start, self.units = first.before, first.units
         self.cost = "macs" if self.start.macs else "params"
         self.gauge: Gauge | None = None
         if measured(budget):
@@ -154,7 +194,7 @@ class _Cycles:
         kept = max(part.kept(self.units), 1)
         if fraction < 1:
             kept = int(self.units ** (1 - fraction) * kept**fraction)
-        return Sparsity(max(0.0, 1 - (kept + 0.5) / _units(self.shop)))
+        return Sparsity(max(0.0, 1 - (kept + 0.5) / self.shop.units))
 
     def _violated(self, finding: Finding) -> bool:
         """Whether the quality is outside what is allowed: then no smaller network is looked for."""
@@ -225,11 +265,6 @@ class _Cycles:
             trial, tuple(self.attempts), quality, finding.timing, finding.peak,
             None if gauge is None else gauge.peak or None, lines, done,
         )  # fmt: skip
-
-
-def _units(shop: Workshop) -> int:
-    """How many indices there are that could go."""
-    return sum(site.n for site in shop.decider.places)
 
 
 def _together(proofs: list[Verification]) -> Verification | None:

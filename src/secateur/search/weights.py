@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -47,7 +47,8 @@ class WeightShop:
     is learned from, and what decides about repairs; None without data. batches, loss: the data as
     given, for gradients. steps: repairs, in order. hidden: the model's outputs are hidden states.
     in_place: change the model itself where its dense self is not needed any more. reference: the
-    dense network to be like, where that is another one than the model.
+    dense network to be like, where that is another one than the model. data: all that there is, for
+    repairs that train.
 
     Memory: the model, the sparse copy, masks (a byte a weight), and what criterion and repairs take
     (see there). Scores are made tensor by tensor.
@@ -67,6 +68,7 @@ class WeightShop:
     hidden: bool = False
     in_place: bool = False
     reference: nn.Module | None = None
+    data: Iterable[Any] | None = None
 
     def __post_init__(self) -> None:
         """Look the criterion up, and whether there is the data that it takes."""
@@ -87,9 +89,14 @@ class WeightShop:
                     hint="the model has diverged: load a sound checkpoint",
                 )
 
+    @property
+    def units(self) -> int:
+        """How many weights there are in scope."""
+        return sum(site.n for site in self.sites)
+
     def build(self, budget: Budget) -> WeightTrial:
         """A sparse and repaired copy that meets a budget which can be counted."""
-        sparsity = needed(budget, self.before.params, sum(site.n for site in self.sites))
+        sparsity = needed(budget, self.before.params, self.units)
         check_pattern(self.pattern, sparsity)
         plan = Plan(fingerprint(self.model), {}, example=self.call)
         solved = self.solver is not None or bool(self.steps)
@@ -102,9 +109,10 @@ class WeightShop:
         masks = {} if self.solver is not None else self._masked(small, shares, scores)
         repairs = tuple[str, ...]()
         if solved:
+            taught = Supervision(self.batches if self.data is None else self.data, self.loss)
             job = Job(
                 self.reference or self.model, small, plan, {}, self.calls, self.seed,
-                supervision=Supervision(self.batches, self.loss), masks=masks, hidden=self.hidden,
+                supervision=taught, masks=masks, hidden=self.hidden,
             )  # fmt: skip
             if self.solver is not None:
                 Walk(

@@ -22,6 +22,7 @@ from secateur.core.tensors import light_copy, own_memory
 from secateur.graph.analyze import analyze
 from secateur.graph.graph import Graph
 from secateur.measure.calibration import Calibration
+from secateur.measure.cost import Amounts
 from secateur.recover import Recover, Supervision, repair
 from secateur.recover.distance import distance, outputs
 from secateur.search.sensitivity import sensitivity
@@ -63,6 +64,16 @@ class Workshop:
     def _start(self) -> None:
         self.graph = analyze(self.model, self.call, also_frozen=self.frozen)
         self.decider = self.prepare(self.graph)
+
+    @property
+    def before(self) -> Amounts:
+        """What the model costs."""
+        return self.decider.cost.total({})
+
+    @property
+    def units(self) -> int:
+        """How many indices there are of which some could go."""
+        return sum(site.n for site in self.decider.places)
 
     def build(self, budget: Budget) -> Trial:
         """A cut, verified and repaired copy that meets a budget which can be counted.
