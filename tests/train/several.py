@@ -15,8 +15,9 @@ from torch import nn
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-import secateur as sc
 from training import batches, net
+
+import secateur as sc
 
 RECIPES = {
     "gmp": sc.presets.gmp(0.8, end=6, every=2),

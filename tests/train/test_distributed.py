@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
-
 from several import RECIPES, run
 
 SCRIPT = Path(__file__).with_name("several.py")

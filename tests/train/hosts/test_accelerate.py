@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
+from training import batches, net, sgd, zeros
 
 import secateur as sc
-from training import batches, net, sgd, zeros
 
 accelerate = pytest.importorskip("accelerate", reason="accelerate is not installed")
 

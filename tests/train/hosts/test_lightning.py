@@ -10,10 +10,10 @@ import pytest
 import torch
 from torch import nn
 from torch.utils.data import DataLoader
+from training import batches, net, zeros
 
 import secateur as sc
 from secateur.train.hosts import lightning_callback
-from training import batches, net, zeros
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from training import batches, net, zeros
 
 import secateur as sc
 from secateur.train.hosts import trainer_callback
-from training import batches, net, zeros
 
 transformers = pytest.importorskip("transformers", reason="transformers is not installed")
 pytest.importorskip("accelerate", reason="the Trainer needs accelerate")
