@@ -169,6 +169,11 @@ class Layer:
         if other is not None and mine is not None:
             more = _wide(dense.use.outputs(index, of=other)[:, self.place.outputs])
             wanted = wanted + more - _wide(small.use.outputs(index, of=mine))
+        before, after = dense.shift, small.shift
+        if before is not None and after is not None and before.sign == after.sign:
+            # what an earlier repair gave to the norm behind is there already
+            moved = after.tensor - before.tensor[self.place.outputs]
+            wanted = wanted - _wide(moved) * after.sign
         self._sum(small.use.inputs(index), wanted - _wide(small.use.outputs(index)), held)
 
     def teach(self, dense: Pending, held: bool) -> None:

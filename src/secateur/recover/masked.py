@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from secateur.recover.solve import LAMBDAS, Solution, Sums
+from secateur.recover.solve import LAMBDAS, Solution, Sums, descend
 from secateur.recover.weights.fixed import fixed_support
 from secateur.recover.weights.solvers import Solver
 from secateur.units.pattern import Pattern
@@ -19,27 +19,28 @@ def solve_masked(
 ) -> Solution | None:
     """As `solve`, with zeros where `keep` is false.
 
-    weight, keep: `[groups, out / groups, k]`; the weight is zero where it is not kept. Ridge
-    strengths are tried from the weakest on, as long as held-out rows get closer.
+    weight, keep: `[groups, out / groups, k]`; the weight is zero where it is not kept. The
+    ridge strength is chosen on held-out rows, as there.
     """
     used = _usable(fit, held, intercept)
     if used is None or used.xx is None:
         return None
     before = held.error(torch.zeros_like(used.xr), None)
-    best: Solution | None = None
-    for strength in LAMBDAS:
+    tried: dict[float, Solution] = {}
+
+    def at(strength: float) -> float:
+        """The held-out error of one ridge strength."""
         stiff = ridged(used, strength)
         wide = weight.to(stiff.dtype)
         wanted = wide @ stiff + used.xr.mT
-        parts = [
-            fixed_support(*one) for one in zip(wanted, stiff, keep, wide, strict=True)
-        ]  # of each group
-        found = _solution(fit, held, torch.stack(parts) - wide, before, strength, intercept)
-        if best is not None and found.after >= best.after:
-            break
-        if found.after < before:
-            best = found
-    return best
+        parts = [fixed_support(*one) for one in zip(wanted, stiff, keep, wide, strict=True)]
+        change = torch.stack(parts) - wide  # of each group
+        tried[strength] = _solution(fit, held, change, before, strength, intercept)
+        return tried[strength].after
+
+    descend(at, LAMBDAS)
+    best = min(tried.values(), key=lambda found: found.after)
+    return best if best.after < before else None
 
 
 def solve_sparse(

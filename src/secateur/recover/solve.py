@@ -143,12 +143,12 @@ def solve(fit: Sums, held: Sums, *, intercept: bool) -> Solution | None:
         found = tried[strength]
         return float("inf") if found is None else found.after
 
-    _descend(at, LAMBDAS if float(scale) > 0 else (1.0,))
+    descend(at, LAMBDAS if float(scale) > 0 else (1.0,))
     made = [found for found in tried.values() if found is not None and found.after < before]
     return min(made, key=lambda found: found.after, default=None)
 
 
-def _descend(value: Callable[[float], float], places: Sequence[float]) -> None:
+def descend(value: Callable[[float], float], places: Sequence[float]) -> None:
     """Look from the middle to both sides, as long as it gets better."""
     middle = len(places) // 2
     for side in (places[middle + 1 :], places[:middle][::-1]):

@@ -33,9 +33,9 @@ def sparsegpt(
     One-Shot, ICML 2023.
 
     Example:
-        >>> w = torch.tensor([[1.0, 0.5]])
+        >>> w = torch.tensor([[0.5, 1.0]])
         >>> sparsegpt(w, torch.tensor([[2.0, 1.0], [1.0, 2.0]]), Pattern(), 0.5)
-        tensor([[1.2500, 0.0000]])
+        tensor([[0.0000, 1.2500]])
     """
     order = tap_major(weight.shape[1], taps).to(weight.device)
     back = order.argsort()
