@@ -24,6 +24,7 @@ _HOMES = {
         "prune",
         "prune_",
         "sensitivity",
+        "shrink",
     ),
     "secateur.units": ("Block", "Channel", "Head", "Layer", "NM", "Weight"),
     "secateur.core.budget": (
@@ -87,6 +88,7 @@ if TYPE_CHECKING:
     from secateur.api import prune as prune
     from secateur.api import prune_ as prune_
     from secateur.api import sensitivity as sensitivity
+    from secateur.api import shrink as shrink
     from secateur.core import errors as errors
     from secateur.core.budget import Bytes as Bytes
     from secateur.core.budget import Drop as Drop

@@ -2,7 +2,8 @@
 
 from secateur.api.curves import frontier, sensitivity
 from secateur.api.pruning import prune, prune_
+from secateur.api.shrink import shrink
 from secateur.api.steps import cut, inspect, plan
 from secateur.apply.mask import mask
 
-__all__ = ["cut", "frontier", "inspect", "mask", "plan", "prune", "prune_", "sensitivity"]
+__all__ = ["cut", "frontier", "inspect", "mask", "plan", "prune", "prune_", "sensitivity", "shrink"]
