@@ -7,12 +7,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from typer.testing import CliRunner
 
 from secateur.cli import app
-from secateur.demo.data import WEIGHTS
+from secateur.demo.data import WEIGHTS, digits
 from secateur.demo.net import DigitNet
 from secateur.ship import load
 
@@ -48,6 +49,18 @@ def test_prune_saves_what_loads(tmp_path: Path) -> None:
     model = load(out, into=DigitNet)
     assert sum(p.numel() for p in model.parameters()) == value["after"]["params"]
     assert model.eval()(torch.zeros(2, 1, 8, 8)).shape == (2, 10)
+
+
+def test_data_is_learned_from_and_judges(tmp_path: Path) -> None:
+    data = digits()
+    arrays = {"x": data.held_out_images.numpy(), "y": data.held_out_labels.numpy()}
+    np.savez(tmp_path / "digits.npz", **arrays)
+    arguments = [NET, *INPUT, "--budget", "macs 60%", "-o", str(tmp_path / "out"), "--no-latency"]
+    more = ["--data", str(tmp_path / "digits.npz"), "--samples", "64", "--weights", str(WEIGHTS)]
+    found = RUN.invoke(app, ["prune", *arguments, *more, "--criterion", "l1", "--json"])
+    assert found.exit_code == 0, found.stderr
+    quality = json.loads(found.stdout)["quality"]
+    assert quality["samples"] == 450 - 64 and quality["after"] > 0.8
 
 
 def test_units_by_name(tmp_path: Path) -> None:

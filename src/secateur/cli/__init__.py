@@ -1,5 +1,5 @@
-"""The command line: `secateur inspect` and `secateur prune`."""
+"""The command line: `secateur inspect`, `secateur prune` and `secateur sweep`."""
 
-from secateur.cli.commands import app
+from secateur.cli.sweep import app
 
 __all__ = ["app"]

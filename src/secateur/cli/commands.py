@@ -163,7 +163,7 @@ def prune(
     options: dict[str, Any] = {}
     if data is not None:
         with _doing("reading data"):
-            options = _data(data, call, samples, batch, metric, numbers(mean), numbers(std))
+            options = _data(data, call, samples, batch, metric, mean, std)
     journal = Journal(out, {k: v for k, v in arguments.items() if k not in ("as_json", "out")})
     if journal.note:
         _say(journal.note)
@@ -186,10 +186,11 @@ def prune(
 
 
 def _data(
-    where: str, call: Any, samples: int, batch: int, metric: str, mean: Any, std: Any
+    where: str, call: Any, samples: int, batch: int, metric: str, mean: str, std: str
 ) -> dict[str, Any]:
     """What `--data` says to `prune`: one part is learned from, the other one judges."""
-    loaded = load(where, call, batch=batch, mean=mean or None, std=std or None)
+    first, second = (numbers(text) if text else None for text in (mean, std))
+    loaded = load(where, call, batch=batch, mean=first, std=second)
     if metric not in ("auto", "accuracy", "loss"):
         raise RecipeError(
             f"there is no metric {metric!r}", hint=did_you_mean(metric, ("accuracy", "loss"))
