@@ -46,3 +46,12 @@ def test_moving_a_model_between_steps() -> None:
     train(model, optimizer, batches(2, dtype=torch.float64))
     for name, mask in session.masks.items():
         assert (model.get_parameter(name)[~mask] == 0).all()
+
+
+def test_parameters_keep_their_memory() -> None:
+    model = net()
+    optimizer = sgd(model)
+    places = [p.data_ptr() for p in model.parameters()]
+    sc.attach(model, optimizer, sc.presets.dpf(0.5, end=1, every=1))
+    train(model, optimizer, batches(3))
+    assert [p.data_ptr() for p in model.parameters()] == places

@@ -42,7 +42,7 @@ class Steps:
         self._settings = settings
         self._form = settings.form
         self._stepped = stepped
-        self._moved: list[Held] = []
+        self._moved: list[tuple[Held, Tensor]] = []
         self._by: dict[int, tuple[list[Tensor], list[Tensor]]] = {}
         self._first: Optimizer | None = None
         self._quiet = False
@@ -109,7 +109,7 @@ class Steps:
 
     @torch.no_grad()
     def _ready(self, optimizer: Optimizer) -> None:
-        self._moved = []
+        self._restore()
         if skipped(optimizer):
             return
         if self._form.latent:
@@ -124,17 +124,17 @@ class Steps:
                 gradient.mul_(item.bits)
                 continue
             self._form.pull(item, gradient, self._settings.chooser.peers)
-            item.used.copy_(item.latent)
-            self._moved.append(item)
+            self._moved.append((item, item.used))
+            if is_spread(item.parameter):
+                item.used.copy_(item.latent)
+            else:
+                item.parameter.data = item.latent  # no copy; the old memory is back after the step
 
     @torch.no_grad()
     def _after(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         if skipped(optimizer):
             return
-        for item in self._moved:
-            assert item.latent is not None
-            item.latent.copy_(item.used)
-        self._moved = []
+        self._restore()
         if optimizer is self._first:
             self.step += 1
             self._stepped()
@@ -147,6 +147,16 @@ class Steps:
             weights = [weight.to_local() for weight in weights]  # type: ignore[operator]
         if weights:
             torch._foreach_mul_(weights, masks)
+
+    def _restore(self) -> None:
+        """The parameters' own memory again, and in `latent` what the optimizer made."""
+        for item, shown in self._moved:
+            assert item.latent is not None
+            if is_spread(item.parameter):
+                item.latent.copy_(shown)
+            else:
+                item.parameter.data = shown
+        self._moved = []
 
     def _looks_next(self) -> bool:
         """Whether the update after this step looks at gradients, so that they stay whole."""
