@@ -31,8 +31,8 @@ def test_code_runs(
         "sc": sc,
         "model": trained(),
         "example": data.images[:2],
-        "images": data.images[:256],
-        "labelled": [(data.held_out_images, data.held_out_labels)],
+        "images": data.images[:96],
+        "labelled": [(data.held_out_images[:150], data.held_out_labels[:150])],
         "build_model": DigitNet,
     }
     monkeypatch.setattr(criteria, "_entries", dict(criteria._entries))

@@ -248,7 +248,7 @@ def test_inputs_by_name() -> None:
     data = [{"features": X, "mask": X[:, 0] > 0, "labels": X[:, 0]}]
     example = {"features": X[:2], "mask": X[:2, 0] > 0}
     _, job, before = repaired(Named(), data, example)
-    assert job.distance < 0.3 * before
+    assert job.distance < 0.4 * before
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])

@@ -224,7 +224,7 @@ class _Stream:
         batches: list[Any] = list(data.calls)
         shop = WeightShop(
             block, data.fit[0], sites, recipe.unit.pattern, recipe.criterion, how, data, batches,
-            None, recipe.steps, recipe.seed, hidden=True, in_place=True, reference=reference,
+            None, recipe.steps, recipe.seed, in_place=True, reference=reference,
         )  # fmt: skip
         if not shop.used.needs <= _FACTS or shop.used.rounds > 1:
             raise RecipeError(

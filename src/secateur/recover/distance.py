@@ -17,25 +17,23 @@ def outputs(model: nn.Module, calls: Sequence[Call]) -> list[list[Tensor]]:
         return [_floats(call.run(model)) for call in calls]
 
 
-def distance(
-    dense: Sequence[Sequence[Tensor]], other: Sequence[Sequence[Tensor]], *, hidden: bool = False
-) -> float:
+def distance(dense: Sequence[Sequence[Tensor]], other: Sequence[Sequence[Tensor]]) -> float:
     """Mean squared difference relative to the variance of the dense outputs; infinite for NaN.
 
-    Outputs that look like scores of classes (`[n, c]`, or `[n, t, c]` for tokens) are compared as
-    log-probabilities, which is how they will be used. Recurrent states that got narrower are left
-    out. hidden: the outputs are hidden states, and compared as they are.
+    The last dimension of `[n, t, c]` is a token's outputs, and tokens are samples. Scores of
+    classes are compared as they are: log-probabilities would count most what is least likely.
+    Recurrent states that got narrower are left out.
 
     Example:
-        >>> distance([[torch.tensor([[1.0, 2.0]])]], [[torch.tensor([[2.0, 3.0]])]])
-        0.0
+        >>> distance([[torch.tensor([[1.0], [3.0]])]], [[torch.tensor([[2.0], [3.0]])]])
+        0.5
     """
     apart = spread = power = 0.0
     for reference, found in zip(dense, other, strict=True):
         for a, b in zip(reference, found, strict=True):
             if a.shape != b.shape:
                 continue
-            x, y = (_flat(t.double()) if hidden else _scores(t.double()) for t in (a, b))
+            x, y = (_rows(t.double()) for t in (a, b))
             apart += float((x - y).square().sum())
             power += float(x.square().sum())
             spread += (
@@ -45,13 +43,9 @@ def distance(
     return apart / spread if apart == apart else float("inf")
 
 
-def _scores(value: Tensor) -> Tensor:
-    if value.dim() in (2, 3) and value.shape[-1] > 1:
-        return value.log_softmax(-1).flatten(0, -2)
-    return _flat(value)
-
-
-def _flat(value: Tensor) -> Tensor:
+def _rows(value: Tensor) -> Tensor:
+    if value.dim() == 3:
+        return value.flatten(0, 1)
     return value.flatten(1) if value.dim() > 1 else value.reshape(-1, 1)
 
 

@@ -33,7 +33,7 @@ class Job:
     plan: what was cut. roles: what every dimension of every parameter does (`Graph.roles`).
     distance: how far `small` is from `dense` on the held-out calls (see `distance`). supervision:
     what repairs that train need. masks: for parameters by name, which weights are there (True);
-    the others are zero and have to stay so. hidden: the outputs are hidden states, not scores.
+    the others are zero and have to stay so.
 
     Without calibration data nothing can be measured: `distance` is NaN, and a change that a repair
     attempts stays, with a note that it was not checked.
@@ -48,7 +48,6 @@ class Job:
     notes: list[str] = field(default_factory=list)
     supervision: Supervision = field(default_factory=Supervision)
     masks: Mapping[str, Tensor] | None = None
-    hidden: bool = False
 
     def __post_init__(self) -> None:
         """Measure where the repair starts."""
@@ -80,7 +79,7 @@ class Job:
         if self.calibration is None:
             return float("nan")
         found = outputs(self.small, self.calibration.held)
-        return distance(self._dense, found, hidden=self.hidden)
+        return distance(self._dense, found)
 
     def attempt(self, name: str, change: Callable[[], object]) -> bool:
         """Make a change, and take it back unless held-out data gets closer to the dense outputs.

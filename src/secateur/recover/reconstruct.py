@@ -208,7 +208,7 @@ class _Pair:
 
 
 def _varied(calls: Sequence[Call]) -> list[Call]:
-    """A few calls that show which layers there are: of all forms, and several where they are small."""
+    """A few calls that show which layers there are: of all forms, and more where they are small."""
     chosen, seen, size = list[Call](), set[Any](), 0
     for call in calls:
         tensors = list(tensors_in((call.args, dict(call.kwargs))))

@@ -105,8 +105,8 @@ def solve(fit: Sums, held: Sums, *, intercept: bool) -> Solution | None:
     """The change of a layer that brings its outputs closest to their targets.
 
     Minimises |r - x D|² + λ |D|² over the change D from the present weights, so that directions
-    without data stay as they are; λ is chosen on held-out rows, from the middle of `LAMBDAS` to where
-    it gets no better, and None is returned where no λ brings those closer. Takes one Cholesky
+    without data stay as they are; λ is chosen on held-out rows, from the middle of `LAMBDAS` to
+    where it gets no better, and None is returned where no λ brings those closer. Takes one Cholesky
     factorisation of `[k, k]` for each λ.
 
     Example:

@@ -45,7 +45,7 @@ class WeightShop:
 
     criterion: a name of a criterion or of a solver, or a function. how: the allocation. calls: what
     is learned from, and what decides about repairs; None without data. batches, loss: the data as
-    given, for gradients. steps: repairs, in order. hidden: the model's outputs are hidden states.
+    given, for gradients. steps: repairs, in order.
     in_place: change the model itself where its dense self is not needed any more. reference: the
     dense network to be like, where that is another one than the model. data: all that there is, for
     repairs that train.
@@ -65,7 +65,6 @@ class WeightShop:
     loss: Loss | None = None
     steps: Sequence[Recover] = ()
     seed: int = 0
-    hidden: bool = False
     in_place: bool = False
     reference: nn.Module | None = None
     data: Iterable[Any] | None = None
@@ -112,7 +111,7 @@ class WeightShop:
             taught = Supervision(self.batches if self.data is None else self.data, self.loss)
             job = Job(
                 self.reference or self.model, small, plan, {}, self.calls, self.seed,
-                supervision=taught, masks=masks, hidden=self.hidden,
+                supervision=taught, masks=masks,
             )  # fmt: skip
             if self.solver is not None:
                 Walk(
