@@ -100,7 +100,7 @@ def prune_once(given: SweepFile, tree: Mapping[str, Any]) -> dict[str, Any]:
     """One prune of a sweep, measured; plain values in and out, so that it runs in any process."""
     try:
         bench = _Bench.of(given)
-        options = {"seed": given.seed, **arguments(tree)}
+        options: dict[str, Any] = {"seed": given.seed, **arguments(tree)}
         result = api.prune(
             bench.model, bench.call, latency="latency" in given.objectives, **bench.options,
             **options,
