@@ -1,0 +1,150 @@
+"""Pruning in training, on real data: gradual pruning, topologies that adapt, regularisation.
+
+    python benchmarks/training.py gradual topologies regularisation --data ../shared/data
+    python benchmarks/training.py write                               # docs/training.md
+
+Every run is a row in training.json, kept when it is done, so an interrupted part goes on. All runs
+of a table take the same number of steps with the same batches and the same schedule of the learning
+rate; nothing is chosen by the report set. One thread; minutes on one core.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import training_tasks as tasks
+from training_tasks import Task
+
+import secateur as sc
+
+HERE = Path(__file__).parent
+FILE = HERE / "training.json"
+Row = dict[str, Any]
+Make = Callable[[int, int], "sc.Recipe | None"]
+"""A recipe for a number of steps and a seed; None trains densely."""
+
+
+def run(task: Task, recipe: sc.Recipe | None, seed: int) -> Row:
+    """Train once; quality on the report set, after the last step."""
+    torch.manual_seed(seed)
+    model = task.build()
+    optimizer = task.optimizer(model)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, task.steps)
+    session = None if recipe is None else sc.attach(model, optimizer, recipe, scope=task.scope)
+    generator = torch.Generator().manual_seed(seed)
+    model.train()
+    for _ in range(task.steps):
+        optimizer.zero_grad()
+        loss = task.loss(model, generator)
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+    if session is not None:
+        session.finish()
+    model.eval()
+    with torch.no_grad():
+        quality = task.report(model)
+    return {"sparsity": 0.0 if session is None else session.sparsity, **quality,
+            "loss": float(loss.detach())}  # fmt: skip
+
+
+def gradual(steps: int, seed: int, sparsity: float = 0.98, **fields: Any) -> sc.Recipe:
+    start, end = steps // 20, steps * 6 // 10
+    return sc.presets.gmp(sparsity, start=start, end=end, every=20, seed=seed, **fields)
+
+
+def feedback(steps: int, seed: int) -> sc.Recipe:
+    return sc.presets.dpf(0.98, start=steps // 20, end=steps * 6 // 10, every=16, seed=seed)
+
+
+def topology(kind: str, sparsity: float) -> Make:
+    def make(steps: int, seed: int) -> sc.Recipe:
+        how = {"every": max(10, steps // 30), "end": steps * 3 // 4, "seed": seed}
+        if kind == "static":
+            how = {"every": 10 * steps, "end": 10 * steps, "seed": seed}
+        preset = sc.presets.rigl if kind == "RigL" else sc.presets.set
+        return preset(sparsity, **how)
+
+    return make
+
+
+def random_masks(sparsity: float) -> Make:
+    """Masks drawn once, before training, at ERK's densities."""
+    return lambda steps, seed: sc.Recipe(
+        criterion="random", budget=sc.Sparsity(sparsity), allocate="erk", seed=seed
+    )
+
+
+Part = dict[tuple[str, str], tuple[Callable[[], Task], Make, int]]
+
+
+def parts() -> dict[str, Part]:
+    """What is run: (task, method) to the task, the recipe and the number of seeds."""
+    dense: Make = lambda steps, seed: None  # noqa: E731
+    lenets = {"LeNet-300-100, MNIST": tasks.lenet_300_100, "LeNet-5, MNIST": tasks.lenet5}
+    grown = {"LeNet-300-100, MNIST": tasks.short_lenet, "character GPT": tasks.gpt}
+    noise = {
+        "5,000 images, 40 % of labels wrong": lambda: tasks.small(5000, 0.4),
+        "5,000 images, right labels": lambda: tasks.small(5000, 0.0),
+    }
+    found: dict[str, Part] = {"gradual": {}, "topologies": {}, "regularisation": {}}
+    for name, task in lenets.items():
+        found["gradual"][name, "dense"] = (task, dense, 3)
+        found["gradual"][name, "gradual (gmp), 98 %"] = (task, gradual, 3)
+    name, task = next(iter(lenets.items()))
+    found["gradual"][name, "with feedback (dpf), 98 %"] = (task, feedback, 3)
+    for name, task in grown.items():
+        for sparsity in (0.9, 0.95):
+            for kind in ("static", "SET", "RigL"):
+                key = name, f"{kind}, {sparsity:.0%}"
+                found["topologies"][key] = (task, topology(kind, sparsity), 3)
+    for name, task in noise.items():
+        found["regularisation"][name, "dense"] = (task, dense, 5)
+        for sparsity in (0.9, 0.95, 0.98):
+            how: Make = lambda steps, seed, s=sparsity: gradual(steps, seed, s)  # noqa: E731
+            found["regularisation"][name, f"gradual, {sparsity:.0%}"] = (task, how, 5)
+        found["regularisation"][name, "random masks, 95%"] = (task, random_masks(0.95), 5)
+        decayed = lambda task=task: tasks.decayed(task())  # noqa: E731
+        found["regularisation"][name, "dense, weight decay 0.002"] = (decayed, dense, 5)
+    return found
+
+
+def execute(wanted: list[str]) -> None:
+    rows: dict[str, Row] = json.loads(FILE.read_text()) if FILE.exists() else {}
+    for part in wanted:
+        found = parts()[part]
+        for seed in range(5):
+            for (name, method), (task, make, seeds) in found.items():
+                key = f"{part} | {name} | {method} | {seed}"
+                if key in rows or seed >= seeds:
+                    continue
+                made = task()
+                rows[key] = {**run(made, make(made.steps, seed), seed), "steps": made.steps}
+                FILE.write_text(json.dumps(rows, indent=1), encoding="utf-8")
+                print(key, rows[key], flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("parts", nargs="+", choices=[*parts(), "write"])
+    parser.add_argument("--data", type=Path, default=tasks.DATA)
+    given = parser.parse_args()
+    tasks.DATA = given.data
+    torch.set_num_threads(1)
+    execute([part for part in given.parts if part != "write"])
+    if "write" in given.parts:
+        from training_page import page
+
+        machine = f"{platform.machine()}, one thread, torch {torch.__version__}"
+        text = page(json.loads(FILE.read_text()), parts(), machine)
+        (HERE.parent / "docs" / "training.md").write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
