@@ -41,7 +41,7 @@ def damped(blocks: Tensor) -> Tensor:
 def saliency(weight: Tensor, blocks: Tensor) -> Tensor:
     """w² / (2 [F⁻¹]qq): how much the loss rises when one weight goes and others make up for it."""
     inverse = torch.linalg.inv(damped(blocks)).diagonal(dim1=1, dim2=2)
-    found = in_blocks(weight).double().square() / (2 * inverse)
+    found = in_blocks(weight, blocks.shape[1]).double().square() / (2 * inverse)
     return found.reshape(-1)[: weight.numel()].reshape(weight.shape)
 
 
@@ -51,8 +51,9 @@ def updated(weight: Tensor, blocks: Tensor, keep: Tensor) -> Tensor:
     `δ = -F⁻¹ E (Eᵀ F⁻¹ E)⁻¹ w`, which is the minimum of the quadratic on the kept ones:
     `F_SS w' = (F w)_S`.
     """
-    stiff, kept = damped(blocks), in_blocks(keep.to(blocks.dtype))
-    wanted = (stiff @ in_blocks(weight).double()[..., None])[..., 0] * kept
+    block = blocks.shape[1]
+    stiff, kept = damped(blocks), in_blocks(keep.to(blocks.dtype), block)
+    wanted = (stiff @ in_blocks(weight, block).double()[..., None])[..., 0] * kept
     both = kept[:, :, None] * kept[:, None, :]
     found = torch.linalg.solve(stiff * both + torch.diag_embed(1 - kept), wanted)
     return (found.reshape(-1)[: weight.numel()].reshape(weight.shape) * keep).to(weight.dtype)

@@ -8,7 +8,6 @@ from solver_cases import layer, loss
 from torch import Tensor
 
 from secateur.recover.weights import fixed_support, sparsegpt
-from secateur.recover.weights.order import tap_major
 from secateur.recover.weights.sparsegpt import inverse_factor
 from secateur.units import Pattern
 
@@ -94,8 +93,3 @@ def test_the_factor_is_that_of_the_inverse() -> None:
     upper = inverse_factor(h)
     assert torch.allclose(upper.T @ upper @ h, torch.eye(9, dtype=torch.float64), atol=1e-8)
     assert not upper.tril(-1).any()
-
-
-def test_columns_by_taps() -> None:
-    assert tap_major(4, 1).tolist() == [0, 1, 2, 3]
-    assert sorted(tap_major(12, 3).tolist()) == list(range(12))
