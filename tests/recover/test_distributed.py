@@ -12,10 +12,10 @@ import pytest
 import torch
 from safetensors import safe_open
 
-SCRIPT = str(Path(__file__).parent / "distributed_script.py")
+HERE = Path(__file__).parent
 
 
-def run(folder: Path, name: str, processes: int) -> None:
+def run(processes: int, script: str, *arguments: str) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -23,7 +23,8 @@ def run(folder: Path, name: str, processes: int) -> None:
         "-m", "torch.distributed.run", f"--nproc-per-node={processes}",
         "--master-addr=127.0.0.1", f"--master-port={port}",
     ]  # fmt: skip
-    command = [sys.executable, *(launch if processes > 1 else []), SCRIPT, str(folder), name]
+    start = [sys.executable, *(launch if processes > 1 else [])]
+    command = [*start, str(HERE / script), *arguments]
     clean = {key: value for key, value in os.environ.items() if key not in ("RANK", "WORLD_SIZE")}
     environment = {**clean, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     found = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
@@ -37,8 +38,8 @@ def read(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
 
 @pytest.mark.slow
 def test_two_processes_end_where_one_does(tmp_path: Path) -> None:
-    run(tmp_path, "one", 1)
-    run(tmp_path, "two", 2)
+    run(1, "distributed_script.py", str(tmp_path), "one")
+    run(2, "distributed_script.py", str(tmp_path), "two")
     one, notes = read(tmp_path / "one-0.safetensors")
     first, said = read(tmp_path / "two-0.safetensors")
     second, _ = read(tmp_path / "two-1.safetensors")
@@ -47,3 +48,8 @@ def test_two_processes_end_where_one_does(tmp_path: Path) -> None:
     for name, value in one.items():
         assert torch.equal(first[name], second[name]), name
         torch.testing.assert_close(first[name], value, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.slow
+def test_a_sharded_model_is_saved_and_goes_on_as_a_plain_one() -> None:
+    run(2, "sharded_script.py")

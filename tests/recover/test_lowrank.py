@@ -8,6 +8,7 @@ from repair_nets import Residual, shrink, unsettle
 from torch import nn
 from training_cases import batches, job, same, state
 
+import secateur as sc
 from secateur.core.errors import InputError, RecipeError
 from secateur.recover import Distill, Finetune, LowRank, Supervision
 
@@ -77,6 +78,28 @@ def test_tied_weights_stay() -> None:
     assert "corrections of 1 weights" in found.notes[0] and "->" in found.notes[0]
     assert torch.equal(before["embed.weight"], state(found.small)["embed.weight"])
     assert found.small.out.weight is found.small.embed.weight
+
+
+@pytest.mark.zoo
+def test_language_models() -> None:
+    transformers = pytest.importorskip("transformers")
+    config = transformers.GPT2Config(
+        vocab_size=40, n_positions=16, n_embd=32, n_layer=2, n_head=4, bos_token_id=0,
+        eos_token_id=0,
+    )  # fmt: skip
+    model = transformers.GPT2LMHeadModel(config)
+    ids = torch.randint(40, (80, 16))
+    ids[:, 1::2] = ids[:, ::2]
+    data = [{"input_ids": part, "labels": part} for part in ids.split(8)]
+    result = sc.prune(
+        model, {"input_ids": ids[:2]}, data=data, unit=sc.Weight(), budget=sc.Sparsity(0.5),
+        recover=[LowRank(4, Distill(epochs=2, lr=0.01)), Finetune(epochs=1, lr=0.01)],
+        latency=False,
+    )  # fmt: skip
+    assert result.repairs[0].startswith("low-rank corrections of 8 weights: held-out loss ")
+    assert "->" in result.repairs[1] and len(result.masks) >= 8
+    for name, mask in result.masks.items():
+        assert not result.model.get_parameter(name)[~mask].any()
 
 
 def test_an_error_leaves_a_plain_network() -> None:

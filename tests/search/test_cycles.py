@@ -72,6 +72,7 @@ def test_costs_fall_geometrically_to_the_budget() -> None:
     assert [line.split(":")[0] for line in result.search] == [
         f"cycle {k} of 4" for k in (1, 2, 3, 4)
     ]
+    assert f": {left[3]:.1%} of the MACs left" in result.search[3]
     assert result.verification.ok
     assert macs(model) == total and plans_of(model) == ()
 

@@ -29,7 +29,7 @@ from secateur.search.trial import Trial, leading, share_budget
 
 LEAST = 0.1
 """The share of the leading cost that the last cycle leaves where no budget says one."""
-_WORDS = {"macs": "MACs", "params": "parameters"}
+_WORDS = {"macs": "MACs", "params": "parameters", "bytes": "bytes"}
 
 
 class Shop(Protocol):
@@ -135,6 +135,8 @@ class _Cycles:
         self.original = first.model
         self.start, self.units = first.before, first.units
         self.cost = "macs" if self.start.macs else "params"
+        limits = [part.kind for part in counted(budget) if isinstance(part, Limit)]
+        self.shown = limits[0] if limits else self.cost
         self.gauge: Gauge | None = None
         if measured(budget):
             self.gauge = Gauge(
@@ -230,8 +232,8 @@ class _Cycles:
             accepted=accepted,
             why=why,
         )
-        count = amount(getattr(trial.amounts, self.cost))
-        said = f"{left:.1%} of the {_WORDS[self.cost]} left ({count})"
+        count = amount(getattr(trial.amounts, self.shown))
+        said = f"{whole.left(self.shown):.1%} of the {_WORDS[self.shown]} left ({count})"
         said += "" if quality is None else f", quality {quality.after:.4g}"
         said += f"; {why}" if finding.words else ""
         self.lines.append(f"cycle {number + 1} of {len(self.fractions)}: {said}")
