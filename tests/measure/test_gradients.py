@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from secateur.core.errors import InputError
-from secateur.measure.gradients import default_loss, mean_over_batches, single_samples
+from secateur.measure.gradients import mean_over_batches, single_samples
+from secateur.measure.loss import default_loss
 
 Grads = Mapping[str, Tensor]
 

@@ -12,7 +12,7 @@ from torch.nn.functional import cross_entropy, mse_loss
 from training_cases import batches, job, same, samples, state
 
 from secateur.core.errors import InputError, RecipeError
-from secateur.measure.gradients import default_loss
+from secateur.measure.loss import default_loss
 from secateur.recover import Distill, Supervision
 
 

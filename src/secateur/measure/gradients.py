@@ -10,10 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from secateur.core.batches import as_call, map_tensors, tensors_in, untouched
+from secateur.core.batches import map_tensors, tensors_in, untouched
 from secateur.core.errors import InputError
-
-Loss = Callable[[nn.Module, Any], Tensor]
+from secateur.measure.loss import Loss, loss_of
 
 
 def mean_over_batches(
@@ -26,8 +25,7 @@ def mean_over_batches(
 ) -> dict[str, Tensor]:
     """The mean over batches of `visit(gradients)`, where gradients maps parameter names to tensors.
 
-    data: batches, each `(inputs, targets)` or whatever `loss` takes. loss: `(model, batch) ->`
-    scalar; by default cross-entropy for integer targets and mean squared error for others. batches:
+    data: batches, each `(inputs, targets)` or whatever `loss` takes. loss: see `loss_of`. batches:
     look at this many at most.
 
     The model runs in eval mode. A batch's gradients are freed before the next batch; between
@@ -44,7 +42,7 @@ def mean_over_batches(
     Raises:
         InputError: there is no batch, or a loss is not a finite scalar that depends on the model.
     """
-    run = loss or default_loss
+    run = loss_of(loss)
     sums: dict[str, Tensor] = {}
     seen = 0
     with untouched(model), differentiable(model):
@@ -63,43 +61,6 @@ def mean_over_batches(
     if seen == 0:
         raise InputError("there is no batch in the data", hint="give at least one batch")
     return {key: total / seen for key, total in sums.items()}
-
-
-def default_loss(model: nn.Module, batch: Any) -> Tensor:
-    """The loss of a batch `(inputs, …, targets)`, or of a mapping whose model returns a `.loss`.
-
-    Cross-entropy where the targets are integers (classes in dimension 1 of the output, or in the
-    last one when only that fits), mean squared error otherwise.
-    """
-    if isinstance(batch, Mapping):
-        found = getattr(model(**batch), "loss", None)
-        if isinstance(found, Tensor):
-            return found
-        raise InputError(
-            "the batch is a mapping and the model's output has no .loss",
-            hint="give loss=lambda model, batch: …",
-        )
-    if not isinstance(batch, (tuple, list)) or len(batch) < 2:
-        raise InputError(
-            f"a batch is a {type(batch).__name__}, not (inputs, targets): without targets there is "
-            "no loss, and so no gradients",
-            hint="give labels, or loss=lambda model, batch: …, or use a criterion that needs none, "
-            "such as 'osscar' or 'l1'",
-        )
-    *given, targets = batch
-    inputs = given[0] if len(given) == 1 else tuple(given)
-    output = as_call(model, tuple(inputs) if isinstance(inputs, list) else inputs).run(model)
-    output = getattr(output, "logits", output)
-    if not isinstance(output, Tensor) or not isinstance(targets, Tensor):
-        raise InputError(
-            f"the model returns a {type(output).__name__}, for which there is no default loss",
-            hint="give loss=lambda model, batch: …",
-        )
-    if targets.is_floating_point():
-        return nn.functional.mse_loss(output, targets)
-    if output.dim() > 2 and output.shape[:-1] == targets.shape:
-        output = output.movedim(-1, 1)
-    return nn.functional.cross_entropy(output, targets.long())
 
 
 def moved(batch: Any, device: torch.device) -> Any:

@@ -12,14 +12,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from secateur.core.batches import untouched
 from secateur.core.errors import InputError
-from secateur.measure.gradients import (
-    Loss,
-    checked_loss,
-    default_loss,
-    differentiable,
-    moved,
-    named_parameters,
-)
+from secateur.measure.gradients import checked_loss, differentiable, moved, named_parameters
+from secateur.measure.loss import Loss, loss_of
 
 
 def hessian_over_batches(
@@ -51,7 +45,7 @@ def hessian_over_batches(
     Raises:
         InputError: As `mean_over_batches`; or an operation has no second derivative.
     """
-    run = loss or default_loss
+    run = loss_of(loss)
     sums: dict[str, Tensor] = {}
     seen = 0
     with untouched(model), differentiable(model), _twice(model):

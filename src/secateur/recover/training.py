@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from secateur.core.errors import RecipeError
 from secateur.measure.calibration import batch_call
-from secateur.measure.gradients import default_loss
+from secateur.measure.loss import default_loss, loss_of
 from secateur.recover.accelerated import device_of, own_draws, require_accelerate
 from secateur.recover.course import Course
 from secateur.recover.feed import Feed, feed
@@ -67,7 +67,7 @@ class Training(Course):
 
     def loss_of(self, job: Job) -> Callable[[nn.Module, Any], Tensor]:
         """The user's loss, or the default one."""
-        return self.loss or job.supervision.loss or default_loss
+        return loss_of(self.loss or job.supervision.loss)
 
     def seed_of(self, job: Job) -> int:
         """Its own seed, or the job's."""
