@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from hashlib import sha256
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -12,20 +13,12 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from torch.distributed.checkpoint.state_dict import (
-    StateDictOptions,
-    get_model_state_dict,
-    get_optimizer_state_dict,
-    set_model_state_dict,
-    set_optimizer_state_dict,
-)
 from torch.optim import Optimizer
 
 from secateur.core.errors import FileError
 
 RECORD = "training.json"
 _VERSION = 1
-_WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
 
 
 class Checkpoint:
@@ -93,13 +86,16 @@ def model_state(model: nn.Module, *, everywhere: bool = False) -> dict[str, Tens
 
     Of a sharded model the first process has them, or all processes do.
     """
-    options = StateDictOptions(full_state_dict=True) if everywhere else _WHOLE
-    return get_model_state_dict(model, options=options)  # type: ignore[return-value]
+    states = _states()
+    options = states.StateDictOptions(full_state_dict=True, cpu_offload=not everywhere)
+    return states.get_model_state_dict(model, options=options)
 
 
 def set_model_state(model: nn.Module, state: Mapping[str, Tensor]) -> None:
-    """The reverse."""
-    set_model_state_dict(model, dict(state), options=_WHOLE)
+    """The reverse, where all processes have the state."""
+    states = _states()
+    options = states.StateDictOptions(full_state_dict=True)
+    states.set_model_state_dict(model, dict(state), options=options)
 
 
 def optimizer_state(
@@ -109,7 +105,9 @@ def optimizer_state(
 
     Of several processes the first one has it.
     """
-    found: Any = get_optimizer_state_dict(model, optimizer, options=_WHOLE)
+    states = _states()
+    options = states.StateDictOptions(full_state_dict=True, cpu_offload=True)
+    found = states.get_optimizer_state_dict(model, optimizer, options=options)
     tensors: dict[str, Tensor] = {}
     plain: dict[str, dict[str, Any]] = {}
     for name, entries in found.get("state", {}).items():
@@ -130,9 +128,16 @@ def set_optimizer_state(
     """The reverse; a state without any tensor is that of a new optimizer."""
     if not tensors:
         return
-    state: dict[str, dict[str, Any]] = {k: dict(v) for k, v in values["plain"].items()}
+    whole: dict[str, dict[str, Any]] = {k: dict(v) for k, v in values["plain"].items()}
     for key, tensor in tensors.items():
         name, _, entry = key.rpartition("|")
-        state.setdefault(name, {})[entry] = tensor
-    whole: Any = {"state": state, "param_groups": values["groups"]}
-    set_optimizer_state_dict(model, optimizer, whole, options=_WHOLE)
+        whole.setdefault(name, {})[entry] = tensor
+    states = _states()
+    options = states.StateDictOptions(full_state_dict=True)
+    groups = {"state": whole, "param_groups": values["groups"]}
+    states.set_optimizer_state_dict(model, optimizer, groups, options=options)
+
+
+def _states() -> Any:
+    """PyTorch's module for states of distributed models, which is slow to import."""
+    return import_module("torch.distributed.checkpoint.state_dict")
