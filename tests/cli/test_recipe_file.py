@@ -10,6 +10,7 @@ import pytest
 import secateur as sc
 from secateur.cli.recipe_file import REPAIRS, arguments, read
 from secateur.core.errors import FileError, RecipeError, SecateurError
+from secateur.search.sweep import spaces
 
 GOOD = """
 model: secateur.demo.net:DigitNet
@@ -125,3 +126,27 @@ def test_arguments_that_make_no_sense(tree: dict[str, Any], message: str) -> Non
 def test_all_repairs_that_need_no_code_are_there() -> None:
     public = {kind.__name__ for kind in REPAIRS.values()}  # type: ignore[attr-defined]
     assert public == {name for name in sc._HOMES["secateur.recover"] if name != "Rewind"}
+
+
+def test_the_recipe_of_the_documentation(tmp_path: Path) -> None:
+    page = Path(__file__).parents[2] / "docs" / "sweep.md"
+    text = page.read_text(encoding="utf-8").split("```yaml")[1].split("```")[0]
+    found = read(written(tmp_path, text))
+    assert found.trials == 40 and found.objectives == ["macs", "quality"]
+    names = [name for name, _ in spaces(found.prune)]
+    assert names[:4] == ["budget.macs", "criterion", "allocate", "multiple"]
+    assert names[-1] == "recover[1].1.distill.lr"
+    for last in (False, True):
+        made = arguments(settled(found.prune, last))
+        assert isinstance(made["budget"], sc.MACs) and len(made["recover"]) == 2
+
+
+def settled(tree: Any, last: bool) -> Any:
+    """The first or the last value of every space."""
+    if isinstance(tree, dict) and "choice" in tree:
+        return settled(tree["choice"][-1 if last else 0], last)
+    if isinstance(tree, dict) and "low" in tree:
+        return tree["high" if last else "low"]
+    if isinstance(tree, dict):
+        return {key: settled(value, last) for key, value in tree.items()}
+    return [settled(item, last) for item in tree] if isinstance(tree, list) else tree
