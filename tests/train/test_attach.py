@@ -263,6 +263,17 @@ def test_masks_are_where_a_recipe_starts() -> None:
     assert not torch.equal(session.masks["3.weight"], mask)
 
 
+def test_masks_that_are_sparser_than_the_schedule_stay() -> None:
+    model = net()
+    optimizer = sgd(model)
+    masks = {"3.weight": torch.rand(32, 128) > 0.95}
+    session = sc.attach(
+        model, optimizer, sc.presets.gmp(0.9, end=20, every=2), masks=masks, scope="3"
+    )
+    train(model, optimizer, batches(4))
+    assert torch.equal(session.masks["3.weight"], masks["3.weight"])
+
+
 def test_snip_asks_before_the_first_step() -> None:
     """|g w| of the whole data: against autograd by hand, for the largest products of all layers."""
     model = net()

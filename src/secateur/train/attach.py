@@ -102,11 +102,14 @@ def attach(
     return session
 
 
+_WRAPPERS = (nn.parallel.DistributedDataParallel, nn.DataParallel)
+
+
 def unwrapped(model: nn.Module) -> nn.Module:
     """The user's module inside of DistributedDataParallel and torch.compile."""
     while True:
         inner = getattr(model, "_orig_mod", None)
-        if inner is None and isinstance(model, nn.parallel.DistributedDataParallel):
+        if inner is None and isinstance(model, _WRAPPERS):
             inner = model.module
         if not isinstance(inner, nn.Module):
             return model

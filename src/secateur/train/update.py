@@ -43,8 +43,9 @@ class Update:
         if settings.grow and self.step == 0:
             return settings.chooser.masks(self.held, self.noise, sparsity, self.part)
         masks = settings.chooser.masks(self.held, self.score, sparsity, self.part)
-        if settings.grow is None:
-            return masks
+        if settings.grow is None:  # in the hard form, what is gone stays gone
+            pairs = zip(masks, self.held, strict=True)
+            return [mask if item.latent is not None else mask & item.mask for mask, item in pairs]
         part = self.exchanged
         return [
             settings.chooser.exchange(item, self.score, self.growth, mask, part)
