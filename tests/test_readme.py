@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import typer
 
 import secateur as sc
@@ -21,7 +22,12 @@ README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8"
 BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 
-@pytest.mark.parametrize("block", range(len(BLOCKS)))
+def _marked(block: int) -> Any:
+    """Searches take long."""
+    return pytest.param(block, marks=pytest.mark.slow if "sc.Drop" in BLOCKS[block] else ())
+
+
+@pytest.mark.parametrize("block", map(_marked, range(len(BLOCKS))))
 def test_code_runs(
     block: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -29,9 +35,10 @@ def test_code_runs(
     data = digits()
     names = {
         "sc": sc,
+        "torch": torch,
         "model": trained(),
         "example": data.images[:2],
-        "images": data.images[:96],
+        "images": data.images[:64],
         "labelled": [(data.held_out_images[:150], data.held_out_labels[:150])],
         "build_model": DigitNet,
     }
