@@ -63,6 +63,25 @@ def test_data_is_learned_from_and_judges(tmp_path: Path) -> None:
     assert quality["samples"] == 450 - 64 and quality["after"] > 0.8
 
 
+def test_cycles_with_training(tmp_path: Path) -> None:
+    data = digits()
+    arrays = {"x": data.held_out_images.numpy(), "y": data.held_out_labels.numpy()}
+    np.savez(tmp_path / "digits.npz", **arrays)
+    out = tmp_path / "out"
+    arguments = [NET, *INPUT, "--budget", "macs 40%", "-o", str(out), "--no-latency", "--json"]
+    more = ["--data", str(tmp_path / "digits.npz"), "--samples", "200", "--weights", str(WEIGHTS)]
+    ways = ["--criterion", "l1", "--cycles", "2", "--recover", "recalibrate,distill"]
+    found = RUN.invoke(app, ["prune", *arguments, *more, *ways])
+    assert found.exit_code == 0, found.stderr
+    value = json.loads(found.stdout)
+    assert value["prunes"] == 2 and len(value["search"]) == 2
+    assert value["after"]["macs"] <= 0.4 * value["before"]["macs"]
+    assert sum("distillation: " in text for text in value["repairs"]) == 2
+    assert not (out / "search.json").exists()
+    model = load(out, into=DigitNet)
+    assert sum(p.numel() for p in model.parameters()) == value["after"]["params"]
+
+
 def test_units_by_name(tmp_path: Path) -> None:
     common = [NET, *INPUT, "--budget", "params 95%", "-o", str(tmp_path), "--no-latency"]
     found = RUN.invoke(app, ["prune", *common, "--unit", "layer"])

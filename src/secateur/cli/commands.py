@@ -20,13 +20,15 @@ from secateur.cli.data import FORMS as DATA
 from secateur.cli.data import load, numbers
 from secateur.cli.inputs import example
 from secateur.cli.journal import Journal, stamp
+from secateur.cli.recipe_file import REPAIRS
 from secateur.cli.spec import FORMS, build, library
 from secateur.core.attempt import Attempt
 from secateur.core.budget import parse_budget
 from secateur.core.errors import RecipeError, SecateurError
 from secateur.core.registry import did_you_mean
+from secateur.core.schedule import Steps
 from secateur.measure.metric import Accuracy, Loss
-from secateur.recover import Compensate, Fold, Recalibrate, Reconstruct, Recover
+from secateur.recover import Recover
 from secateur.report.tables import console, show
 from secateur.ship.files import PLAN, WEIGHTS, save
 from secateur.ship.weights import fit_weights, read_weights
@@ -134,8 +136,13 @@ def prune(
     ] = None,
     recover: Annotated[
         str | None,
-        typer.Option(help="In order: reconstruct, recalibrate, fold, compensate, none."),
+        typer.Option(
+            help="In order: reconstruct, recalibrate, fold, compensate, finetune, distill, none."
+        ),
     ] = None,
+    cycles: Annotated[
+        int, typer.Option(help="Prune in so many cycles of rising intensity, each repaired.")
+    ] = 1,
     metric: Annotated[
         str, typer.Option(help="Quality on labelled data: accuracy, loss, or auto.")
     ] = "auto",
@@ -157,6 +164,7 @@ def prune(
     """
     arguments = {**locals(), "weights": stamp(weights)}
     limit, units, steps = parse_budget(budget), _units(unit, multiple), _repairs(recover)
+    schedule = Steps(cycles) if cycles != 1 else None
     call = example(input, dtype, high)
     with _doing("building"):
         model = _model(spec, weights)
@@ -170,13 +178,14 @@ def prune(
     with _doing("pruning") as say:
 
         def tried(attempt: Attempt) -> None:
-            journal.add(attempt)
+            if schedule is None:  # a cycle starts from a network, which no record holds
+                journal.add(attempt)
             say(f"pruning: {len(journal.attempts)} tried, last {attempt.share:.0%}: {attempt.why}")
 
         result = api.prune(
             model, call, unit=units, criterion=criterion, budget=limit, allocate=allocate,
-            recover=steps, samples=samples, seed=seed, latency=latency, on_trial=tried,
-            resume=tuple(journal.attempts), **options,
+            recover=steps, samples=samples, seed=seed, schedule=schedule, latency=latency,
+            on_trial=tried, resume=tuple(journal.attempts), **options,
         )  # fmt: skip
     with _doing("saving"):
         save(result, out)
@@ -213,12 +222,7 @@ def _classes(batches: Any) -> bool:
 
 
 def _repairs(text: str | None) -> list[Recover] | None:
-    kinds: dict[str, Callable[[], Recover]] = {
-        "reconstruct": Reconstruct,
-        "recalibrate": Recalibrate,
-        "fold": Fold,
-        "compensate": Compensate,
-    }
+    kinds = {name: kind for name, kind in REPAIRS.items() if name != "lowrank"}
     if text is None:
         return None
     names = [name.strip().lower() for name in text.split(",") if name.strip().lower() != "none"]
