@@ -27,7 +27,8 @@ def main(folder: Path, name: str) -> None:
     rank = int(os.environ.get("RANK", "0"))
     events: list[dict[str, object]] = []
     distill = sc.Distill(
-        epochs=3, alpha=0.1, accumulate=2 // world, optimizer=lambda p: SGD(p, lr=0.05, momentum=0.9),
+        epochs=3, alpha=0.1, accumulate=2 // world,
+        optimizer=lambda p: SGD(p, lr=0.05, momentum=0.9),
         checkpoint=folder / f"{name}-checkpoint", on_event=events.append,
     )  # fmt: skip
 

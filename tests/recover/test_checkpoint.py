@@ -55,6 +55,9 @@ def test_keys_tell_weights_and_settings_apart() -> None:
     key = key_of(net, lr=1, schedule=len)
     assert key == key_of(net, lr=1, schedule=len) != key_of(net, lr=2, schedule=len)
     assert key != key_of(net, lr=1, schedule=max)
+    first, second = (key_of(net, loss=lambda m, b: m(b) * 2), key_of(net, loss=lambda m, b: m(b)))
+    assert first != second
+    assert first == key_of(net, loss=lambda m, b: m(b) * 2)
     with torch.no_grad():
         net.bias[0] += 1e-6
     assert key != key_of(net, lr=1, schedule=len)

@@ -184,6 +184,19 @@ def test_an_interrupted_training_ends_bit_identical(tmp_path: Path, optimizer: A
     assert events[2]["step"] == 0 and not same(state(other), state(whole))
 
 
+def test_a_checkpoint_of_other_settings_is_not_used(tmp_path: Path) -> None:
+    starts = []
+    for rate in (0.1, 0.2, 0.1):
+        events: list[dict[str, Any]] = []
+        course = Course(
+            epochs=1, optimizer=lambda p, r=rate: SGD(p, lr=r), checkpoint=tmp_path,
+            on_event=events.append,
+        )  # fmt: skip
+        train(net(), data(), objective, course)
+        starts.append(events[0]["step"])
+    assert starts == [0, 0, 9]
+
+
 def test_masks_keep_their_zeros() -> None:
     model = net()
     mask = torch.rand(16, 4) < 0.5

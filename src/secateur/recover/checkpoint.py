@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from hashlib import sha256
 from importlib import import_module
 from pathlib import Path
+from types import CodeType
 from typing import Any
 
 import torch
@@ -77,8 +78,16 @@ def key_of(model: nn.Module, **settings: Any) -> str:
 
 
 def _name(value: object) -> str:
-    """What is not plain is known by its name, which is the same in another process."""
-    return getattr(value, "__qualname__", type(value).__qualname__)
+    """What is not plain is known by its name, and functions by what they do too."""
+    code = getattr(value, "__code__", None)
+    name = getattr(value, "__qualname__", type(value).__qualname__)
+    return name if code is None else f"{name} {_text(code)}"
+
+
+def _text(code: CodeType) -> str:
+    """A function's code as text that is the same in another process."""
+    constants = [_text(c) if isinstance(c, CodeType) else repr(c) for c in code.co_consts]
+    return " ".join([code.co_code.hex(), *code.co_names, *constants])
 
 
 def model_state(model: nn.Module, *, everywhere: bool = False) -> dict[str, Tensor]:

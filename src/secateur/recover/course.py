@@ -43,7 +43,9 @@ class Course:
         every: Steps in a round; by default an epoch's.
         patience: Stop after so many rounds that were no better.
         validation: Batches that are held out instead of a part of the data.
-        checkpoint: A folder; training that was interrupted goes on from its last round there.
+        checkpoint: A folder; training that was interrupted goes on from its last round there, and
+            one that was finished is not run again. It is known by the weights that it starts from
+            and by its settings, but not by the data.
         on_event: Called with a plain dict at the start, after every round and at the end.
         seed: By default that of the prune.
 

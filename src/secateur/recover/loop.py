@@ -138,7 +138,7 @@ class _Training:
         if course.checkpoint is not None:
             how = {
                 **course.key, "seed": self.seed, "world": self.world, "entry": entry,
-                "of": self.steps,
+                "of": self.steps, "groups": self._groups(),
             }  # fmt: skip
             self.place = Checkpoint(course.checkpoint, key_of(self.small, **how))
         self._mask()
@@ -168,6 +168,11 @@ class _Training:
         found = Outcome(self.before, self.best, self.best_step, self.steps, stopped)
         self._say("end", **asdict(found))
         return found
+
+    def _groups(self) -> list[dict[str, Any]]:
+        """What the optimizer was made with."""
+        groups = self.optimizer.param_groups
+        return [{k: v for k, v in group.items() if k != "params"} for group in groups]
 
     def _verdict(self, value: float, step: int) -> str:
         if not math.isfinite(value):
