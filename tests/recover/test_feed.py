@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, TensorDataset, WeightedRandomSampler
+from torch.utils.data import DataLoader, IterableDataset, TensorDataset, WeightedRandomSampler
 
 from secateur.core.errors import InputError
 from secateur.recover.feed import Feed, feed
@@ -45,6 +45,13 @@ class Stream:
             yield (torch.arange(2) + 2 * k, torch.zeros(2))
 
 
+class Endless(IterableDataset):
+    """A data set without a length."""
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter([(torch.tensor(k), torch.tensor(0)) for k in range(60)])
+
+
 def sources() -> dict[str, Any]:
     x = torch.arange(60)[:, None]
     return {
@@ -56,6 +63,7 @@ def sources() -> dict[str, Any]:
         "shuffled loader": DataLoader(numbers(60), batch_size=8, shuffle=True),
         "sampler": DataLoader(numbers(60), 10, sampler=list(range(60))),
         "stream": Stream(30),
+        "iterable": DataLoader(Endless(), batch_size=3),
     }
 
 

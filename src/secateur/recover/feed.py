@@ -148,7 +148,7 @@ class _Streamed(Feed):
 
     def __init__(self, data: Iterable[Any], held: Iterable[Any] | None) -> None:
         self.data, self.own = data, held is not None
-        total = len(data) if hasattr(data, "__len__") else sum(1 for _ in data)  # type: ignore[arg-type]
+        total = _count(data)
         self.every = min(PART, total)
         self.aside = 0 if self.own else min(total // self.every if total else 0, MOST_HELD_BATCHES)
         self.length = total - self.aside
@@ -263,6 +263,14 @@ def _repeatable(data: Any, name: str) -> Iterable[Any]:
     if not isinstance(data, Iterable):
         raise InputError(f"{name} is batches, not a {type(data).__name__}")
     return data
+
+
+def _count(data: Iterable[Any]) -> int:
+    """How many batches there are; a loader's length may not be known before it was read."""
+    try:
+        return len(data)  # type: ignore[arg-type]
+    except TypeError:
+        return sum(1 for _ in data)
 
 
 def _too_little() -> InputError:
