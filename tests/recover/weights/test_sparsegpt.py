@@ -93,3 +93,9 @@ def test_the_factor_is_that_of_the_inverse() -> None:
     upper = inverse_factor(h)
     assert torch.allclose(upper.T @ upper @ h, torch.eye(9, dtype=torch.float64), atol=1e-8)
     assert not upper.tril(-1).any()
+
+
+def test_few_blocks_are_not_kept_in_every_piece() -> None:
+    weight, h = layer(4, 3 * 9)
+    kept = sparsegpt(weight, h, Pattern(4, 3), 0.12, taps=9) != 0
+    assert int(kept.sum()) == 12  # one block of nine

@@ -47,8 +47,10 @@ def sparsegpt(
         part, diagonal = found[:, start:stop], upper.diagonal()[start:stop]
         scores = (part / diagonal).square()
         size = scores.numel()
-        share = density if grouped else (density * (seen + size) - kept) / size
-        keep = pattern.choose(scores, min(1.0, max(0.0, share)))
+        allowed = density * size if grouped else density * (seen + size) - kept
+        keep = pattern.choose(scores, min(1.0, max(0.0, allowed / size)))
+        if kept and not grouped and allowed < pattern.rows * (pattern.columns or 1):
+            keep = torch.zeros_like(keep)  # the pattern itself would keep one of each piece
         kept, seen = kept + int(keep.sum()), seen + size
         errors = torch.zeros_like(part)
         inside = upper[start:stop, start:stop]
