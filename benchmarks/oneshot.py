@@ -59,23 +59,21 @@ class Setting:
 def settings(name: str) -> Iterator[Setting]:
     """What is tried on a case."""
     if name == "resnet20":
-        for sparsity in (0.8, 0.9):
-            for allocate in ("uniform", "global", "erk", "lamp"):
-                for repair in ("none", "norms", "least squares, norms"):
-                    yield Setting("weight", sparsity, "magnitude", allocate, repair)
-            for criterion in ("wanda", "ria"):
-                yield Setting("weight", sparsity, criterion, "lamp", "norms")
-            for criterion, allocate in (
-                ("alps", "lamp"), ("alps", "erk"), ("alps", "global"), ("sparsegpt", "lamp"),
+        for sparsity in (0.9, 0.8):
+            for criterion, allocate, repair in (
+                ("magnitude", "uniform", "norms"), ("magnitude", "global", "norms"),
+                ("magnitude", "erk", "norms"), ("magnitude", "lamp", "norms"),
+                ("magnitude", "lamp", "none"), ("magnitude", "lamp", "least squares, norms"),
+                ("magnitude", "global", "least squares, norms"), ("wanda", "lamp", "norms"),
+                ("sparsegpt", "lamp", "norms"), ("alps", "lamp", "norms"),
+                ("alps", "erk", "norms"),
             ):  # fmt: skip
-                yield Setting("weight", sparsity, criterion, allocate, "norms")
-            yield Setting("weight", sparsity, "alps", "lamp", "least squares, norms")
+                yield Setting("weight", sparsity, criterion, allocate, repair)
         return
     for unit in ("row", "2:4"):
-        for criterion in ("magnitude", "ria", "wanda", "sparsegpt", "alps"):
-            yield Setting(unit, 0.5, criterion, "uniform", "none")
         for criterion in ("magnitude", "wanda", "sparsegpt", "alps"):
-            yield Setting(unit, 0.5, criterion, "uniform", "least squares")
+            yield Setting(unit, 0.5, criterion, "uniform", "none")
+        yield Setting(unit, 0.5, "magnitude", "uniform", "least squares")
 
 
 def pruned(case: Case, setting: Setting) -> tuple[nn.Module, Row]:
@@ -117,7 +115,9 @@ def run(names: list[str], path: Path) -> None:
             page["rows"].append(row)
             path.write_text(json.dumps(page, indent=1))
             shown = "dense" if setting is None else " ".join(map(str, vars(setting).values()))
-            print(f"{name:10} {shown:55} {row['score']:.4f} {row.get('seconds', 0):.1f} s", flush=True)
+            print(
+                f"{name:10} {shown:55} {row['score']:.4f} {row.get('seconds', 0):.1f} s", flush=True
+            )
 
 
 def main() -> None:
