@@ -51,4 +51,5 @@ def main(folder: Path, name: str) -> None:
         torch.distributed.destroy_process_group()
 
 
-main(Path(sys.argv[1]), sys.argv[2])
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), sys.argv[2])
