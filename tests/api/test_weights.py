@@ -188,3 +188,15 @@ def test_a_failure_leaves_the_model_as_it_was(net: nn.Sequential, images: Tensor
         sc.prune_(net, data=[images], unit=sc.Weight(), recover=Broken(), **FAST)
     assert all(torch.equal(t, before[name]) for name, t in net.state_dict().items())
     assert net.training
+
+
+def test_a_criterion_that_fails_late_leaves_the_model_as_it_was(
+    net: nn.Sequential, images: Tensor
+) -> None:
+    def late(site: Any, facts: Any) -> Tensor:
+        weight = site.matrix(facts.tensors[site.name])
+        return weight / 0 if site.name == "7.weight" else weight.abs()
+
+    with pytest.raises(InputError, match=r"an entry of 7\.weight"):
+        sc.prune_(net, images, unit=sc.Weight(), criterion=late, allocate="uniform", **FAST)
+    assert zeros(net) == 0

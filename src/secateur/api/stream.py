@@ -65,6 +65,8 @@ def prune_blocks(
     something is solved; and what criterion and repairs take for one block. Time: a few passes
     of every block, and its solves.
 
+    In place, a failure leaves the blocks that are done pruned.
+
     resume: a folder that gets a file for every finished block; those that are there already are
     read, if they were made from the same weights, data and arguments.
 

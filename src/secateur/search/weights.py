@@ -157,8 +157,9 @@ class WeightShop:
     def _masked(
         self, small: nn.Module, shares: Mapping[str, float], scores: WeightScores
     ) -> dict[str, Tensor]:
+        found = list(chosen(self.used, self.sites, self.pattern, shares, scores))  # or it fails
         masks = {}
-        for site, keep, update in chosen(self.used, self.sites, self.pattern, shares, scores):
+        for site, keep, update in found:
             parameter = small.get_parameter(site.name)
             mask = site.tensor(keep).to(parameter.device)
             with torch.no_grad():
