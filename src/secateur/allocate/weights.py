@@ -22,7 +22,8 @@ from secateur.score.weight_run import WeightScores, weight_scores
 from secateur.units.pattern import Pattern
 
 ALLOCATIONS = (*FIXED, "global", "lamp", "owl")
-"""What can be said of `allocate` for single weights; a density for each weight is the other way."""
+"""What can be said of `allocate` for single weights without looking at the network's outputs
+("sensitivity" does, see `search/weights.py`); a density for each weight is the other way."""
 
 Allocate = str | Mapping[str, float]
 

@@ -154,7 +154,8 @@ def prune_(
             default half of all units go.
         allocate: How much goes where: "global", "uniform", "isomorphic", "erk", "lamp", "owl",
             "knapsack"; by default "knapsack" with data and "global" otherwise. Of single weights
-            "uniform", "erk", "global", "lamp" (the default), "owl", or a density for each by name.
+            "uniform", "erk", "global", "lamp" (the default), "owl", "sensitivity", or a density for
+            each by name.
         scope: What may be touched: see `sc.only` and `sc.skip`.
         data: Batches to learn from, labelled or not: a data loader, a list, one tensor. They serve
             criteria and repairs, and are best drawn from the training data.

@@ -30,7 +30,7 @@ from secateur.recover.weights import solvers
 from secateur.score.weight import WeightScore
 from secateur.search.cycles import check_schedule, cycles
 from secateur.search.loop import Found, search
-from secateur.search.weights import WeightShop, WeightTrial
+from secateur.search.weights import SENSITIVITY, WeightShop, WeightTrial
 from secateur.units import NM, Block, Weight, WeightUnit, weight_sites
 
 NOTE = "parameters and MACs are those that are not zero; bytes and dense kernels still have all"
@@ -145,7 +145,7 @@ class WeightRecipe:
                 hint="widen the scope",
             )
         calls = None
-        if self.batches is not None and (self.solves or self.steps):
+        if self.batches is not None and (self.solves or self.steps or self.allocate == SENSITIVITY):
             calls = calibration(model, self.batches, samples=self.samples)
         return WeightShop(
             model, call, sites, self.unit.pattern, self.criterion, self.allocate, calls,

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
@@ -29,7 +31,11 @@ from secateur.score.run import Source
 from secateur.score.weight import WeightScore
 from secateur.score.weight_run import WeightScores, resolve_weight, weight_scores
 from secateur.search.trial import Trial
+from secateur.search.weight_scan import balanced, scan
 from secateur.units.pattern import Pattern
+
+SENSITIVITY = "sensitivity"
+_SCANNED = 2  # calls on which weights are removed one at a time
 
 
 @dataclass
@@ -81,6 +87,7 @@ class WeightShop:
             )
         self.before = weight_amounts(self.model, self.call, {})
         self._scores: WeightScores | None = None
+        self._errors: dict[str, npt.NDArray[np.float64]] | None = None
         for site in self.sites:
             if not bool(torch.isfinite(self.model.get_parameter(site.name)).all()):
                 raise InputError(
@@ -137,10 +144,26 @@ class WeightShop:
                 gather = self._gather(self.model)
                 self._scores = weight_scores(self.used, self.sites, facts, gather)
             scores = self._scores
+        if self.how == SENSITIVITY:
+            return self._balanced(sparsity, scores), scores
         shares = allocated(
             self.how, self.sites, self.pattern, sparsity, scores, facts, self._gather(self.model)
         )
         return shares, scores
+
+    def _balanced(self, sparsity: float, scores: WeightScores) -> dict[str, float]:
+        """Densities by what each weight's removal does to the outputs."""
+        if self.calls is None:
+            raise RecipeError("allocate='sensitivity' needs data", hint="give data=[batch, …]")
+        if self.pattern.keep is not None:
+            raise RecipeError(
+                "allocate='sensitivity': an n:m pattern keeps the same part of every weight",
+                hint="leave allocate out, or use unit=Weight()",
+            )
+        if self._errors is None:
+            calls = self.calls.fit[:_SCANNED]
+            self._errors = scan(self.model, self.sites, self.pattern, scores, calls)
+        return balanced(self._errors, {site.name: site.n for site in self.sites}, sparsity)
 
     def _in_rounds(self, sparsity: float, facts: Facts) -> WeightScores:
         twin = light_copy(self.model)
