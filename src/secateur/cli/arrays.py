@@ -205,12 +205,9 @@ def _in_safetensors(path: Path) -> list[Array]:
             return file.get_tensor(name)
 
     with open_tensors(path) as (file, stored):
-        found = [(name, target, file.get_slice(target)) for name, target in stored.items()]
         return [
-            Array(
-                name, tuple(part.get_shape()), _letter(part.get_dtype()), lambda t=target: load(t)
-            )
-            for name, target, part in found
+            Array(name, file.shape(target), _letter(file.dtype(target)), lambda t=target: load(t))
+            for name, target in stored.items()
         ]
 
 

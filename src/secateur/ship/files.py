@@ -25,6 +25,7 @@ from secateur.core.errors import FileError, InputError, SecateurError, StalePlan
 from secateur.core.history import plans_of, remember
 from secateur.core.plan import Plan
 from secateur.core.tensors import named_tensors
+from secateur.ship.sparse import SparseFile
 from secateur.ship.twin import meta_twin
 from secateur.ship.weights import check_names, described, open_tensors, state_of, write_tensors
 
@@ -51,13 +52,18 @@ class Saveable(Protocol):
         ...
 
 
-def save(result: Saveable | nn.Module, folder: str | Path) -> Path:
+def save(result: Saveable | nn.Module, folder: str | Path, *, sparse: bool = True) -> Path:
     """Write a pruned model into a folder, which is made if needed; returns the folder.
+
+    Weights that are mostly zeros are stored as their values and the places of these, where that
+    makes the file at least a tenth smaller.
 
     Args:
         result: What `prune` gave back, or a model that was pruned in place.
         folder: Its `model.safetensors` and `plan.json` are replaced. A save that is interrupted
             leaves files that refuse to load, or the old ones.
+        sparse: False: every tensor is stored whole, so that readers which know nothing of Secateur
+            find all of them under their names.
 
     Raises:
         InputError: The model was not pruned, or holds something that is not a dense tensor.
@@ -77,7 +83,7 @@ def save(result: Saveable | nn.Module, folder: str | Path) -> Path:
     state = state_of(model)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        write_tensors(state, new[WEIGHTS])
+        write_tensors(state, new[WEIGHTS], packed=sparse)
         value = {
             "kind": KIND,
             "schema": SCHEMA,
@@ -127,9 +133,8 @@ def load(folder: str | Path, into: _Module | Callable[[], _Module]) -> _Module:
     model: Any = into if isinstance(into, nn.Module) else _build(into)
     with open_tensors(path) as (file, stored):
         names = _check(model, plans, file, stored, path)
-        loaded = {target: file.get_tensor(target) for target in dict.fromkeys(names.values())}
-    _check_ties(model, plans, names, loaded, path)
-    _apply(model, plans, {name: loaded[target] for name, target in names.items()})
+        _check_ties(model, names, file, path)
+        _apply(model, plans, names, file)
     return model
 
 
@@ -196,7 +201,11 @@ def _build(into: Any) -> Any:
 
 
 def _check(
-    model: nn.Module, plans: Sequence[Plan], file: Any, stored: Mapping[str, str], path: Path
+    model: nn.Module,
+    plans: Sequence[Plan],
+    file: SparseFile,
+    stored: Mapping[str, str],
+    path: Path,
 ) -> dict[str, str]:
     """Try everything on a twin without memory; returns state-dict name -> name in the file."""
     twin = meta_twin(model)
@@ -213,8 +222,7 @@ def _check(
                 f"the plan cannot be replayed on this {type(model).__name__}: {error}", hint=_WRONG
             ) from error
     wanted = {name: described(t.dtype, t.shape) for name, t in state_of(twin).items()}
-    parts = {name: file.get_slice(target) for name, target in stored.items()}
-    found = {name: described(p.get_dtype(), p.get_shape()) for name, p in parts.items()}
+    found = {name: described(file.dtype(at), file.shape(at)) for name, at in stored.items()}
     check_names(wanted, found, path)
     return {name: stored[name] for name in wanted}
 
@@ -247,20 +255,15 @@ def _check_plan(model: nn.Module, plan: Plan) -> None:
             )
 
 
-def _check_ties(
-    model: nn.Module,
-    plans: Sequence[Plan],
-    names: Mapping[str, str],
-    loaded: Mapping[str, Tensor],
-    path: Path,
-) -> None:
+def _check_ties(model: nn.Module, names: Mapping[str, str], file: SparseFile, path: Path) -> None:
     """Names that share one tensor in the model must have one value in the file."""
     first: dict[int, str] = {}
     for name, tensor in state_of(model).items():
         if name not in names:
             continue
         other = names[first.setdefault(id(tensor), name)]
-        if other != names[name] and not torch.equal(loaded[other], loaded[names[name]]):
+        same = other == names[name] or torch.equal(*map(file.get_tensor, (other, names[name])))
+        if not same:
             raise FileError(
                 f"{path} has two different tensors for {first[id(tensor)]} and {name}, "
                 "which are one in the model",
@@ -268,15 +271,17 @@ def _check_ties(
             )
 
 
-def _apply(model: nn.Module, plans: Sequence[Plan], values: Mapping[str, Tensor]) -> None:
-    """Replay for real, then set the weights; whatever fails, everything is taken back."""
+def _apply(
+    model: nn.Module, plans: Sequence[Plan], names: Mapping[str, str], file: SparseFile
+) -> None:
+    """Replay for real, then read and set weight by weight; on failure all is taken back."""
     done = []
     try:
         for plan in plans:
             done.append(replay(model, plan))
         tensors = {id(tensor): (name, tensor) for name, tensor in state_of(model).items()}
         for name, tensor in tensors.values():
-            done[-1].data(tensor, _like(values[name], tensor), None)
+            done[-1].data(tensor, _like(file.get_tensor(names[name]), tensor), None)
         for module in model.modules():
             if isinstance(module, nn.RNNBase):
                 module.flatten_parameters()

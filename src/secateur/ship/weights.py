@@ -6,7 +6,6 @@ import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -14,6 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from secateur.core.errors import FileError, InputError
+from secateur.ship import sparse
 
 _WRAPPERS = ("state_dict", "model_state_dict", "model")
 _PICKLED = frozenset({".pt", ".pth", ".bin", ".ckpt"})
@@ -58,11 +58,11 @@ def state_of(model: nn.Module) -> dict[str, Tensor]:
     return state
 
 
-def write_tensors(state: Mapping[str, Tensor], path: Path) -> None:
+def write_tensors(state: Mapping[str, Tensor], path: Path, *, packed: bool = False) -> None:
     """Write tensors as safetensors; one that several names share is written once.
 
     As `safetensors.torch.save_model` does, the metadata says for every further name which one it
-    stands for.
+    stands for. packed: those that are mostly zeros may be stored as `ship/sparse.py` says.
     """
     stored: dict[tuple[object, ...], str] = {}
     aliases: dict[str, str] = {}
@@ -82,7 +82,11 @@ def write_tensors(state: Mapping[str, Tensor], path: Path) -> None:
             plain = plain.clone()
         storages.add(where)
         kept[name] = plain
-    save_file(kept, path, metadata={"format": "pt", **aliases})
+    entry = None
+    if packed:
+        kept, entry = sparse.encode(kept)
+    listed = {} if entry is None else {sparse.KEY: entry}
+    save_file(kept, path, metadata={"format": "pt", **aliases, **listed})
 
 
 def described(dtype: torch.dtype | str, shape: Sequence[int]) -> str:
@@ -97,24 +101,25 @@ def described(dtype: torch.dtype | str, shape: Sequence[int]) -> str:
 
 
 @contextmanager
-def open_tensors(path: Path) -> Iterator[tuple[Any, dict[str, str]]]:
+def open_tensors(path: Path) -> Iterator[tuple[sparse.SparseFile, dict[str, str]]]:
     """An open safetensors file, and for every name in it the name it is stored under.
 
     Raises:
         FileError: The file is missing, truncated, or not valid safetensors.
     """
     try:
-        with safe_open(path, framework="pt", device="cpu") as file:
-            stored = {name: name for name in file.keys()}  # noqa: SIM118 - not a mapping
-            for alias, target in (file.metadata() or {}).items():
+        with safe_open(path, framework="pt", device="cpu") as opened:
+            file = sparse.SparseFile(opened, path)
+            stored = {name: name for name in file.names}
+            for alias, target in file.metadata.items():
                 if target in stored and alias not in stored:
                     stored[alias] = target
             yield file, stored
     except FileNotFoundError:
         raise FileError(f"there is no file {path}") from None
+    except FileError:
+        raise
     except (SafetensorError, OSError, ValueError) as error:
-        if isinstance(error, FileError):
-            raise
         raise FileError(f"{path} cannot be read: {error}", hint=_DAMAGED) from error
 
 
