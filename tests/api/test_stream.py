@@ -159,6 +159,7 @@ def test_what_looks_past_one_block_is_refused(net: Decoder, ids: list[Tensor]) -
         ({"budget": sc.Drop(points=1)}, "has to be measured on whole networks"),
         ({"recover": [sc.Fold()]}, "looks at the whole network"),
         ({"scope": "head"}, "no weight inside the blocks"),
+        ({"allocate": "sensitivity"}, "looks at the whole network"),
         ({"data": None}, "needs data"),
     ):
         with pytest.raises(RecipeError, match=text):

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from secateur.allocate.weights import allocated
+from secateur.api.finished import Done, Store
 from secateur.api.weights import NOTE, WeightRecipe
-from secateur.core.batches import Call, tensors_in
+from secateur.core.batches import Call
 from secateur.core.budget import Sparsity, measured
-from secateur.core.errors import FileError, RecipeError
+from secateur.core.errors import RecipeError
 from secateur.core.history import plans_of, remember
 from secateur.core.measured import Measured
 from secateur.core.plan import Plan, fingerprint
@@ -35,8 +31,8 @@ from secateur.recover import Compensate, Recalibrate, Reconstruct
 from secateur.recover.blocks import Feed, capture, exchange, find_blocks, run
 from secateur.score.criterion import Facts
 from secateur.score.weight import magnitude
-from secateur.score.weight_run import WeightScores, resolve_weight
-from secateur.search.weights import WeightShop, check_pattern, needed
+from secateur.score.weight_run import WeightScores
+from secateur.search.weights import SENSITIVITY, WeightShop, check_pattern, needed
 from secateur.units import WeightUnit, weight_sites
 
 _FACTS = frozenset({"columns", "inputs", "grams"})
@@ -127,6 +123,11 @@ def _check(recipe: WeightRecipe) -> None:
             f"{goals[0]!r} has to be measured on whole networks, which stream='blocks' never makes",
             hint="use Sparsity(…) or Params(…)",
         )
+    if recipe.allocate == SENSITIVITY:
+        raise RecipeError(
+            "allocate='sensitivity' looks at the whole network, not at one block",
+            hint="use 'uniform', 'erk', 'global', 'lamp' or 'owl'",
+        )
     for step in recipe.steps:
         if not isinstance(step, _LOCAL):
             raise RecipeError(
@@ -216,9 +217,9 @@ class _Stream:
         reference: nn.Module,
         sites: Sequence[WeightSite],
         data: Calibration,
-    ) -> Found:
+    ) -> Done:
         if not sites:
-            return Found({}, (), ())
+            return Done({}, (), ())
         recipe = self.recipe
         how: Any = "uniform"
         if self.shares is not None:
@@ -234,101 +235,11 @@ class _Stream:
                 hint="use 'magnitude', 'wanda', 'ria', 'dsnot', 'sparsegpt', 'alps' or 'obc'",
             )
         trial = shop.build(Sparsity(self.sparsity))
-        return Found(dict(trial.masks), trial.notes, trial.repairs)
+        return Done(dict(trial.masks), trial.notes, trial.repairs)
 
 
 def _given(feeds: Sequence[Sequence[Feed]], number: int, hidden: Sequence[Tensor]) -> list[Call]:
     return [feed[number].call(x) for feed, x in zip(feeds, hidden, strict=True)]
 
 
-@dataclass(frozen=True)
-class Found:
-    """What was done to one block: masks by the block's own names, and sentences."""
-
-    masks: dict[str, Tensor]
-    notes: tuple[str, ...]
-    repairs: tuple[str, ...]
-
-
-@dataclass
-class Store:
-    """A folder of finished blocks. seal: of the arguments, the data and the blocks so far."""
-
-    folder: Path
-    seal: str
-
-    @classmethod
-    def of(cls, folder: Path, recipe: WeightRecipe, model: nn.Module, calls: Calibration) -> Store:
-        """Open or make a folder for a recipe, the model's weights and the data."""
-        folder.mkdir(parents=True, exist_ok=True)
-        digest = hashlib.sha256()
-        criterion = resolve_name(recipe.criterion)
-        said = (recipe.unit, criterion, recipe.budget, recipe.allocate, recipe.scope, recipe.steps)
-        digest.update(repr((*said, recipe.seed)).encode())
-        for call in calls.calls:
-            for tensor in tensors_in((call.args, dict(call.kwargs))):
-                _add(digest, tensor)
-        for name, tensor in model.state_dict().items():
-            digest.update(name.encode())
-            _add(digest, tensor)
-        return cls(folder, digest.hexdigest())
-
-    def path(self, number: int) -> Path:
-        """The file of a block."""
-        return self.folder / f"block_{number:04d}.safetensors"
-
-    def read(self, number: int, block: nn.Module) -> Found | None:
-        """Give a block its finished weights; None if it was not finished.
-
-        Raises:
-            FileError: The file was made from something else, or is damaged.
-        """
-        path = self.path(number)
-        if not path.is_file():
-            return None
-        try:
-            with safe_open(path, framework="pt") as file:
-                meta = file.metadata() or {}
-                tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-        except (SafetensorError, OSError) as error:
-            raise FileError(f"{path} cannot be read: {error}", hint="delete it") from error
-        if meta.get("seal") != self.seal:
-            raise FileError(
-                f"{path} was made from other weights, data or arguments",
-                hint="give another folder, or delete this one",
-            )
-        own = {f"value.{name}": t for name, t in block.state_dict(keep_vars=True).items()}
-        with torch.no_grad():
-            for key, tensor in own.items():
-                tensor.copy_(tensors[key])
-        masks = {
-            key[5:]: mask.to(own[f"value.{key[5:]}"].device)
-            for key, mask in tensors.items()
-            if key.startswith("mask.")
-        }
-        said = json.loads(meta["said"])
-        return Found(masks, tuple(said["notes"]), tuple(said["repairs"]))
-
-    def write(self, number: int, block: nn.Module, found: Found) -> None:
-        """Keep a finished block; a write that is interrupted leaves nothing that is read."""
-        values = {f"value.{name}": t.contiguous() for name, t in block.state_dict().items()}
-        masks = {f"mask.{name}": mask for name, mask in found.masks.items()}
-        said = json.dumps({"notes": found.notes, "repairs": found.repairs})
-        path = self.path(number)
-        new = path.with_suffix(".part")
-        save_file({**values, **masks}, new, metadata={"seal": self.seal, "said": said})
-        new.replace(path)
-
-
-def resolve_name(criterion: Any) -> str:
-    """A criterion's name, which a function has too."""
-    return criterion if isinstance(criterion, str) else resolve_weight(criterion).name
-
-
-def _add(digest: Any, tensor: Tensor) -> None:
-    digest.update(f"{tuple(tensor.shape)} {tensor.dtype}".encode())
-    raw = tensor.detach().cpu().contiguous().reshape(-1)
-    digest.update(raw.view(torch.uint8).numpy().tobytes() if raw.numel() else b"")
-
-
-__all__ = ["Found", "Store", "prune_blocks"]
+__all__ = ["prune_blocks"]
