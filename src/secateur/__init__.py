@@ -17,6 +17,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "secateur.api": (
         "cut",
+        "dial",
         "frontier",
         "inspect",
         "mask",
@@ -70,6 +71,7 @@ _HOMES = {
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 _ROOMS = {
+    "adapt": "secateur.adapt",
     "errors": "secateur.core.errors",
     "presets": "secateur.train.presets",
     "testing": "secateur.testing",
@@ -78,9 +80,11 @@ _ROOMS = {
 __all__ = [*sorted(_HOME), *_ROOMS]
 
 if TYPE_CHECKING:
+    from secateur import adapt as adapt
     from secateur import testing as testing
     from secateur.allocate import allocator as allocator
     from secateur.api import cut as cut
+    from secateur.api import dial as dial
     from secateur.api import frontier as frontier
     from secateur.api import inspect as inspect
     from secateur.api import mask as mask

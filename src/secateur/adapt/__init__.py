@@ -1,0 +1,8 @@
+"""Networks that adapt while they run: to the load, to a deadline, to the input."""
+
+from secateur.adapt.build import build
+from secateur.adapt.dial import Dial
+from secateur.adapt.level import Level
+from secateur.adapt.memory import Memory
+
+__all__ = ["Dial", "Level", "Memory", "build"]

@@ -1,0 +1,97 @@
+"""Makes a dial: nested trials, each packed into as few bits as its repair allows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from torch import Tensor, nn
+
+from secateur.adapt.dial import Dial
+from secateur.adapt.level import Level
+from secateur.adapt.nest import nest
+from secateur.adapt.packed import BITS
+from secateur.core.errors import RecipeError
+from secateur.core.history import plans_of
+from secateur.recover.distance import distance, outputs
+from secateur.search.trial import Trial
+from secateur.search.workshop import Workshop
+
+COSTS = {"macs": "macs", "params": "params", "latency": "ns"}
+_NEAR = 0.02  # distances below this are all alike good
+
+
+def check_levels(levels: Sequence[float]) -> tuple[float, ...]:
+    """The levels below 1, largest first; 1 is always there.
+
+    Raises:
+        RecipeError: A level is not a share, or there is none below 1.
+    """
+    shares = sorted({float(level) for level in levels}, reverse=True)
+    for share in shares:
+        if not 0 < share <= 1:
+            raise RecipeError(
+                f"{share!r} is not a level", hint="levels are shares of the cost, such as 0.5"
+            )
+    below = tuple(share for share in shares if share < 1)
+    if not below:
+        raise RecipeError("there is no level below 1", hint="for example levels=[1.0, 0.5]")
+    return below
+
+
+def build(
+    shop: Workshop,
+    levels: Sequence[float],
+    cost: str = "macs",
+    *,
+    tolerance: float = 0.05,
+    cache: int = 4,
+) -> Dial:
+    """A dial of a workshop's model, which stays untouched.
+
+    tolerance: how much further from the dense outputs packing may bring a repaired level, as a
+    part of its distance (of 0.02, where it is closer than that); more bits are taken until that
+    holds. See `sc.dial` for the others.
+
+    Memory: the dense copy, and all repaired levels until they are packed.
+    """
+    if cost not in COSTS:
+        raise RecipeError(f"cost={cost!r}", hint=f"one of {', '.join(COSTS)}")
+    if shop.how in ("search", "sensitivity"):
+        raise RecipeError(
+            f"allocate={shop.how!r} gives no nested levels", hint="take 'knapsack' or 'global'"
+        )
+    dense, trials, notes = nest(shop, check_levels(levels), COSTS[cost])
+    held = () if shop.calibration is None else shop.calibration.held
+    wanted = outputs(dense, held)
+    shares = zip(check_levels(levels), trials, strict=True)
+    found = [_packed(share, trial, dense, held, wanted, tolerance) for share, trial in shares]
+    return Dial(
+        dense, found, trials[0].before, cost, cache=cache, notes=notes, history=plans_of(shop.model)
+    )
+
+
+def _packed(
+    share: float,
+    trial: Trial,
+    dense: nn.Module,
+    held: Sequence[Any],
+    wanted: list[list[Tensor]],
+    tolerance: float,
+) -> Level:
+    """The level in the fewest bits that keep it as close to the dense outputs as it was."""
+    repaired = distance(wanted, outputs(trial.model, held)) if held else float("nan")
+    plan = replace(trial.plan, example=None)  # levels are kept and pickled without data
+    for bits in (*(BITS if held else ()), None):
+        level = Level(
+            share, trial.model, dense, plan, trial.amounts, bits, (*trial.notes, *trial.repairs)
+        )
+        stored = distance(wanted, outputs(level.network(dense), held)) if held else float("nan")
+        level.distance = (repaired, stored)
+        if bits is None or stored - repaired <= tolerance * max(repaired, _NEAR):
+            break
+    return level
+
+
+__all__ = ["COSTS", "build", "check_levels"]

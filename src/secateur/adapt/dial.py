@@ -1,0 +1,267 @@
+"""Dial: one set of weights, nested networks of several sizes, and a knob between them."""
+
+from __future__ import annotations
+
+import copy
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import partial
+from threading import Lock
+from typing import Any
+
+from torch import nn
+
+from secateur.adapt.level import Level
+from secateur.adapt.memory import Memory
+from secateur.core.batches import as_call
+from secateur.core.errors import InfeasibleBudget, InputError, RecipeError
+from secateur.core.history import remember
+from secateur.core.measured import Latency
+from secateur.core.page import Line, Page, Table, amount, plain
+from secateur.core.plan import Plan
+from secateur.measure.clock import compare
+from secateur.measure.cost import Amounts
+
+_chosen: ContextVar[Mapping[int, float]] = ContextVar("chosen")
+_SPREADS = 3  # quartile distances above the median within which a quiet machine stays
+
+
+class Dial(nn.Module):
+    """A network with a knob: `dial.set(.5)` runs a cut and repaired network of half the cost.
+
+    It is made by `sc.dial`. Each level keeps a part of what the larger ones keep, and is stored as
+    what it does not share with the dense network (see `Level`). To run, a level is unpacked once
+    and stays in memory with the `cache` levels used last; between those, switching is a look-up.
+
+    `set` is for all threads; `at` and `within` are for the thread (or task) that they are used in,
+    so that threads can run several levels at once. Levels are for inference: what they unpack is
+    not trained with the module. `state_dict` holds the dense weights and all levels as stored.
+
+    dense: the whole network, its channels in the order in which they go. table: milliseconds of
+    each level on this machine, once `measure` was called.
+
+    Paper: Yu et al., Slimmable Neural Networks, ICLR 2019 (there trained; here repaired).
+    """
+
+    def __init__(
+        self,
+        dense: nn.Module,
+        levels: Sequence[Level],
+        before: Amounts,
+        cost: str,
+        *,
+        cache: int = 4,
+        notes: tuple[str, ...] = (),
+        history: tuple[Plan, ...] = (),
+    ) -> None:
+        super().__init__()
+        if cache < 1:
+            raise RecipeError(f"cache={cache!r}: expected at least 1 level")
+        self.dense = dense
+        self.stored = nn.ModuleList(levels)
+        self.before, self.cost, self.cache, self.notes = before, cost, cache, notes
+        self.history = history
+        self.table: dict[float, Latency] = {}
+        self._level = 1.0
+        self._ready: OrderedDict[float, nn.Module] = OrderedDict()
+        self._lock = Lock()
+        self.train(dense.training)
+        self.register_load_state_dict_post_hook(_forget)
+
+    @property
+    def levels(self) -> tuple[float, ...]:
+        """The shares of the cost that can be set, largest first."""
+        return (1.0, *(level.share for level in self.stored))  # type: ignore[misc]
+
+    @property
+    def level(self) -> float:
+        """The share that runs here and now."""
+        return _chosen.get({}).get(id(self), self._level)
+
+    def set(self, level: float) -> None:
+        """Run a level from now on, in every thread that is not inside `at` or `within`."""
+        self._level = self._check(level)
+
+    @contextmanager
+    def at(self, level: float) -> Iterator[Dial]:
+        """Run a level inside the block, in this thread only."""
+        token = _chosen.set({**_chosen.get({}), id(self): self._check(level)})
+        try:
+            yield self
+        finally:
+            _chosen.reset(token)
+
+    def within(self, ms: float) -> Any:
+        """A block like `at`, with the largest level whose measured time stays below a deadline.
+
+        A level fits if its median plus three times its spread does, on the example and the machine
+        that `measure` was called with.
+
+        Raises:
+            InputError: Nothing was measured yet.
+            InfeasibleBudget: No level fits; the message says what the fastest one takes.
+        """
+        return self.at(self.fitting(ms))
+
+    def fitting(self, ms: float) -> float:
+        """The level that `within` chooses; raises as it does."""
+        if not self.table:
+            raise InputError(
+                "the levels' times are not known on this machine",
+                hint="call dial.measure(example) first, on a batch of the size that is served",
+            )
+        bounds = {level: _bound(self.table[level]) for level in self.levels}
+        for level, bound in bounds.items():
+            if bound <= ms:
+                return level
+        fastest = min(bounds, key=bounds.__getitem__)
+        raise InfeasibleBudget(
+            f"no level fits {ms:g} ms: level {fastest:g} takes {self.table[fastest]}, "
+            f"which is up to {bounds[fastest]:.3g} ms",
+            hint="give more time, or make a dial with smaller levels",
+        )
+
+    def measure(self, example: Any, **options: Any) -> dict[float, Latency]:
+        """Time all levels in turns on an example, here; the options are those of `clock.compare`.
+
+        Memory: all levels are unpacked at once.
+        """
+        call = as_call(self.dense, example)
+        models = {f"{level:g}": self._network(level) for level in self.levels}
+        runs = {name: partial(call.run, model) for name, model in models.items()}
+        times = compare(runs, **options)
+        self.table = {level: times[f"{level:g}"] for level in self.levels}
+        return dict(self.table)
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """The outputs of the level that is set, or of the one of the block."""
+        return self._at(self.level)(*args, **kwargs)
+
+    def export(self, level: float) -> nn.Module:
+        """An ordinary cut model with its own memory, which gives what the level gives.
+
+        `sc.save` can write it: it knows the plan that leads to it.
+        """
+        model = copy.deepcopy(self._at(self._check(level)))
+        found = [stored.plan for stored in self.stored if stored.share == level]
+        remember(model, (*self.history, *found))  # type: ignore[arg-type]
+        return model
+
+    @property
+    def memory(self) -> Memory:
+        """Bytes of the dense network, of every level as stored, and of what is unpacked now."""
+        tensors = [*self.dense.parameters(), *self.dense.buffers()]
+        with self._lock:
+            ready = dict(self._ready)
+        shared = {t.untyped_storage().data_ptr() for t in tensors}
+        unpacked = {
+            t.untyped_storage().data_ptr(): t.nbytes
+            for model in ready.values()
+            for t in [*model.parameters(), *model.buffers()]
+            if t.untyped_storage().data_ptr() not in shared
+        }
+        return Memory(
+            sum(t.nbytes for t in tensors),
+            {level.share: level.nbytes for level in self.stored},  # type: ignore[misc]
+            sum(unpacked.values()),
+            tuple(ready),
+        )
+
+    @property
+    def page(self) -> Page:
+        """What is printed: a row for every level."""
+        before = self.before
+        whole = (f"{before.params:,}", amount(before.macs), amount(self.memory.dense, "B"), "", "")
+        rows = [("1", *whole)]
+        for level in self._levels():
+            repaired, stored = level.distance
+            rows.append((
+                f"{level.share:g}", f"{level.amounts.params:,}", amount(level.amounts.macs),
+                amount(level.nbytes, "B"), "exact" if level.bits is None else str(level.bits),
+                "" if stored != stored else f"{stored:.3g} ({repaired:.3g})",
+            ))  # fmt: skip
+        if self.table:
+            rows = [(*row, str(self.table[s])) for row, s in zip(rows, self.levels, strict=True)]
+        head = ("level", "parameters", "MACs", "stored", "bits", "distance (before packing)")
+        notes = [Line(f"note: {note}", "warn") for note in self.notes]
+        return (
+            Line(f"Dial of {type(self.dense).__name__}, by {self.cost}", title=True),
+            Table((*head, "latency")[: len(rows[0])], tuple(rows)),
+            Line(str(self.memory)),
+            *notes,
+        )
+
+    def __str__(self) -> str:
+        """The page as plain text."""
+        return plain(self.page)
+
+    def __repr__(self) -> str:
+        """Short: the weights are not printed."""
+        return f"Dial({type(self.dense).__name__}, levels={list(self.levels)}, at {self.level:g})"
+
+    def train(self, mode: bool = True) -> Dial:
+        """Set the mode of all levels."""
+        super().train(mode)
+        for model in list(self._ready.values()):
+            model.train(mode)
+        return self
+
+    def _levels(self) -> list[Level]:
+        return list(self.stored)  # type: ignore[arg-type]
+
+    def _check(self, level: float) -> float:
+        """The level meant, in the dial's own spelling."""
+        for share in self.levels:
+            if abs(share - level) < 1e-9:
+                return share
+        raise RecipeError(
+            f"there is no level {level!r}",
+            hint=f"the levels are {', '.join(f'{share:g}' for share in self.levels)}",
+        )
+
+    def _network(self, share: float) -> nn.Module:
+        """What a level runs, unpacked or from the cache; the cache is left as it is."""
+        if share == 1.0:
+            return self.dense
+        found = self._ready.get(share)
+        if found is None:
+            level = next(level for level in self._levels() if level.share == share)
+            found = level.network(self.dense).train(self.training).requires_grad_(False)
+        return found
+
+    def _at(self, share: float) -> nn.Module:
+        if share == 1.0:
+            return self.dense
+        with self._lock:
+            model = self._ready[share] = self._network(share)
+            self._ready.move_to_end(share)
+            while len(self._ready) > self.cache:
+                self._ready.popitem(last=False)
+        return model
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Dial:
+        """Move or convert; what is unpacked is forgotten."""
+        super()._apply(fn, recurse)
+        _forget(self)
+        return self
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the lock, and without what is unpacked."""
+        return {**self.__dict__, "_lock": None, "_ready": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._lock, self._ready = Lock(), OrderedDict()
+
+
+def _forget(dial: nn.Module, _: Any = None) -> None:
+    """Unpack anew, after the stored tensors have changed."""
+    assert isinstance(dial, Dial)
+    with dial._lock:
+        dial._ready.clear()
+
+
+def _bound(latency: Latency) -> float:
+    return latency.median_ms + _SPREADS * latency.spread_ms
