@@ -14,16 +14,15 @@ HEAD = """# Pruning in training
 Written by `python benchmarks/training.py`; {machine}.
 
 All rows of a table have the same number of steps, batches and learning rates, and are measured
-once, after the last step, on data that nothing was trained or chosen on: of MNIST the 3,000 test images
-and 10,000 training images that were held out; of the text its last tenth. ± is the standard
+once, after the last step, on data that nothing was trained or chosen on: of MNIST the 3,000 test
+images and 10,000 training images that were held out; of the text its last tenth. ± is the standard
 deviation over seeds. Nothing was tuned but the learning rate of the dense networks.
 """
 
 INTRO = {
     "gradual": "## 98 % of the weights gone\n\n"
-    "`sc.presets.gmp` (global magnitude, a cubic schedule over the first 60 % of the steps) and "
-    "`sc.presets.dpf`. The difference is in points of accuracy to the dense network of the same "
-    "seed.",
+    "`sc.presets.gmp`: global magnitude, a cubic schedule over the first half of the steps. The "
+    "difference is in points of accuracy to the dense network of the same seed.",
     "topologies": "## Topologies that adapt\n\n"
     "Sparse from the first step on, densities by ERK. *static* keeps the masks that were drawn, "
     "SET grows at random, RigL by gradient; both change 30 % of the weights at first, for three "

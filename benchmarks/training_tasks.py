@@ -95,11 +95,11 @@ def conv() -> nn.Module:
 
 
 def lenet_300_100() -> Task:
-    return images(mlp, 3000, 0.05, decay=1e-4)
+    return images(mlp, 8000, 0.05, decay=1e-4, batch=64)
 
 
 def lenet5() -> Task:
-    return images(conv, 1500, 0.03, decay=1e-4, batch=64)
+    return images(conv, 3000, 0.03, decay=1e-4, batch=64)
 
 
 def short_lenet() -> Task:
@@ -115,7 +115,7 @@ def small(count: int, wrong: float) -> Task:
     drawn = torch.rand(count, generator=generator) < wrong
     other = torch.randint(1, 10, (count,), generator=generator)
     given[drawn] = (given[drawn] + other[drawn]) % 10
-    return classifier(mlp, 1000, 0.05, x[chosen], given, unseen, labels)
+    return classifier(mlp, 800, 0.05, x[chosen], given, unseen, labels)
 
 
 def decayed(task: Task) -> Task:
@@ -137,7 +137,7 @@ def gpt() -> Task:
         return {"nats": loaders.ev_gpt(model, unseen[:40_000])}
 
     build = lambda: loaders.CharGPT(d=64, l=2, h=4)  # noqa: E731
-    return Task(build, 600, loss, report, 3e-3, adam=True)
+    return Task(build, 300, loss, report, 3e-3, adam=True)
 
 
 @cache
