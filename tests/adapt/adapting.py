@@ -50,3 +50,28 @@ class Recurrent(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.fc(self.lstm(x)[0][:, -1])
+
+
+class Chain(nn.Module):
+    """A stem and four blocks in a list, then a classifier; most inputs are easy."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Linear(8, 16)
+        self.blocks = nn.ModuleList(
+            [nn.Sequential(nn.Linear(16, 32), nn.ReLU(), nn.Linear(32, 16)) for _ in range(4)]
+        )
+        self.fc = nn.Linear(16, 3)
+        self.ran = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        for part in self.blocks:
+            self.ran += 1
+            x = x + 0.3 * part(x)
+        return 5 * self.fc(x)
+
+
+def chain() -> tuple[nn.Module, Tensor]:
+    torch.manual_seed(0)
+    return Chain().eval(), torch.randn(3000, 8)

@@ -2,7 +2,9 @@
 
 from secateur.adapt.build import build
 from secateur.adapt.dial import Dial
+from secateur.adapt.early import exits
+from secateur.adapt.exiting import Exits
 from secateur.adapt.level import Level
 from secateur.adapt.memory import Memory
 
-__all__ = ["Dial", "Level", "Memory", "build"]
+__all__ = ["Dial", "Exits", "Level", "Memory", "build", "exits"]

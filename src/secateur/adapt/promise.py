@@ -1,0 +1,66 @@
+"""Promises from held-out data that hold whatever the data's distribution is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import ceil, exp, lgamma, log
+
+from secateur.core.errors import RecipeError
+
+
+def binomial_tail(failures: int, samples: int, rate: float) -> float:
+    """The chance of at most so many failures, if each sample fails with chance `rate`.
+
+    Example:
+        >>> round(binomial_tail(0, 10, 0.1), 6) == round(0.9**10, 6)
+        True
+    """
+    if failures >= samples or rate <= 0:
+        return 1.0
+    if rate >= 1:
+        return 0.0
+    whole = lgamma(samples + 1)
+    terms = (
+        whole - lgamma(k + 1) - lgamma(samples - k + 1) + k * log(rate)
+        + (samples - k) * log(1 - rate)
+        for k in range(failures + 1)
+    )  # fmt: skip
+    return min(1.0, sum(map(exp, terms)))
+
+
+def last_safe(failures: Sequence[int], samples: int, rate: float, delta: float) -> int:
+    """The last of a fixed sequence of settings that keeps its rate of failures; -1 for none.
+
+    Settings are tested in order, safest first, each against "it fails more often than `rate`", and
+    the first that cannot be rejected at level `delta` ends it. With probability `1 - delta` all
+    settings before that one keep the rate on new samples, whatever these are like, as long as they
+    are drawn like the ones that were counted.
+
+    Papers: Angelopoulos et al., Learn then Test, Annals of Applied Statistics 2025 (fixed sequence
+    testing); the p-values are exact binomial tails.
+
+    Example:
+        >>> last_safe([0, 1, 2, 40], samples=1000, rate=0.01, delta=0.05)
+        2
+    """
+    if not 0 < rate < 1 or not 0 < delta < 1:
+        raise RecipeError(
+            f"a rate of {rate!r} and a risk of {delta!r}: both lie between 0 and 1",
+            hint="for example guarantee=0.99, delta=0.05",
+        )
+    safe = -1
+    for number, count in enumerate(failures):
+        if binomial_tail(count, samples, rate) > delta:
+            break
+        safe = number
+    return safe
+
+
+def least_samples(rate: float, delta: float) -> int:
+    """How many samples without any failure are needed to promise a rate.
+
+    Example:
+        >>> least_samples(0.01, 0.05)
+        299
+    """
+    return ceil(log(delta) / log(1 - rate))

@@ -1,0 +1,51 @@
+"""Heads: regression against an independent solver, confidences, thresholds."""
+
+import numpy as np
+import pytest
+import torch
+
+from secateur.adapt.heads import Head, confidence, fit_head, pool, thresholds
+
+
+def test_a_linear_truth_is_found() -> None:
+    x = torch.randn(200, 6) * torch.tensor([1, 10, 0.1, 1, 1, 1]) + 3
+    truth = torch.randn(3, 6)
+    head = fit_head(x, x @ truth.mT + torch.tensor([1.0, 2.0, 3.0]))
+    assert isinstance(head, Head)
+    assert torch.allclose(head(x), x @ truth.mT + torch.tensor([1.0, 2.0, 3.0]), atol=0.05)
+    found = np.linalg.lstsq(np.c_[x.numpy(), np.ones(200)], (x @ truth.mT).numpy(), rcond=None)[0]
+    assert np.allclose(head.linear.weight.numpy(), found[:-1].T, atol=0.05)
+
+
+def test_constant_features_do_no_harm() -> None:
+    x = torch.cat([torch.randn(50, 2), torch.ones(50, 1)], 1)
+    assert bool(fit_head(x, x[:, :2])(x).isfinite().all())
+
+
+def test_pooling_is_means_and_deviations() -> None:
+    x = torch.randn(4, 3, 5, 6)
+    wanted = torch.cat([x.mean((2, 3)), x.flatten(2).std(2, correction=0)], 1)
+    assert torch.allclose(pool(x), wanted, atol=1e-6)
+    tokens = torch.randn(4, 7, 3)
+    assert torch.allclose(pool(tokens)[:, :3], tokens.mean(1))
+
+
+def test_confidence_of_one_class_and_of_many() -> None:
+    assert torch.equal(confidence(torch.zeros(2, 1)), torch.ones(2))
+    logits = torch.tensor([[0.1, 0.2, 0.7]]).log()
+    assert float(confidence(logits)) == pytest.approx(0.5)
+
+
+def test_thresholds_by_brute_force() -> None:
+    sure = (torch.rand(60) * 10).round() / 10  # with ties
+    right = torch.rand(60) < sure
+    risks = [0.0, 0.05, 0.2, 1.0]
+    found = thresholds([sure], [right], risks)[:, 0]
+    for risk, threshold in zip(risks, found.tolist(), strict=True):
+        fine = [
+            value
+            for value in sure.unique().tolist()
+            if (~right[sure >= value]).double().mean() <= risk
+        ]
+        assert threshold == pytest.approx(min(fine, default=float("inf")))
+    assert bool((found[1:] <= found[:-1]).all())
