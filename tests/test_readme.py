@@ -27,7 +27,7 @@ def _marked(block: int) -> Any:
     return pytest.param(block, marks=pytest.mark.slow if "sc.Drop" in BLOCKS[block] else ())
 
 
-@pytest.mark.parametrize("block", map(_marked, range(len(BLOCKS))))
+@pytest.mark.parametrize("block", [_marked(block) for block in range(len(BLOCKS))])
 def test_code_runs(
     block: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

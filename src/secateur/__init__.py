@@ -67,6 +67,7 @@ _HOMES = {
     "secateur.allocate": ("allocator",),
     "secateur.graph": ("rewrite", "rule"),
     "secateur.ship": ("load", "save"),
+    "secateur.ship.export": ("export",),
     "secateur.core.errors": ("SecateurError",),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
@@ -134,6 +135,7 @@ if TYPE_CHECKING:
     from secateur.score import total as total
     from secateur.ship import load as load
     from secateur.ship import save as save
+    from secateur.ship.export import export as export
     from secateur.train import Session as Session
     from secateur.train import attach as attach
     from secateur.train import presets as presets

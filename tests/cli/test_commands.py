@@ -51,6 +51,20 @@ def test_prune_saves_what_loads(tmp_path: Path) -> None:
     assert model.eval()(torch.zeros(2, 1, 8, 8)).shape == (2, 10)
 
 
+def test_export_runs_what_was_saved(tmp_path: Path) -> None:
+    out, path = tmp_path / "out", tmp_path / "small.pt2"
+    arguments = [NET, *INPUT, "--budget", "macs 50%", "-o", str(out), "--no-latency"]
+    RUN.invoke(app, ["prune", *arguments])
+    found = RUN.invoke(app, ["export", str(out), str(path), "--into", NET, *INPUT])
+    assert found.exit_code == 0, found.stderr
+    assert "verified: run by PyTorch" in found.stdout
+    smaller = torch.export.load(path).module()(torch.zeros(3, 1, 8, 8))
+    assert torch.allclose(smaller, load(out, into=DigitNet).eval()(torch.zeros(3, 1, 8, 8)))
+    found = RUN.invoke(app, ["export", str(out), "m.exe", "--into", NET, *INPUT])
+    assert found.exit_code == 1
+    assert "no export is known" in found.stderr
+
+
 def test_data_is_learned_from_and_judges(tmp_path: Path) -> None:
     data = digits()
     arrays = {"x": data.held_out_images.numpy(), "y": data.held_out_labels.numpy()}

@@ -30,7 +30,9 @@ from secateur.core.schedule import Steps
 from secateur.measure.metric import Accuracy, Loss
 from secateur.recover import Recover
 from secateur.report.tables import console, show
+from secateur.ship.export import export as write
 from secateur.ship.files import PLAN, WEIGHTS, save
+from secateur.ship.files import load as read
 from secateur.ship.weights import fit_weights, read_weights
 from secateur.units import Channel, Head, Layer, Unit
 
@@ -192,6 +194,27 @@ def prune(
     journal.close()
     _print(result, as_json)
     _say(f"saved: {out / WEIGHTS} and {out / PLAN}")
+
+
+@app.command()
+@_reported
+def export(
+    folder: Annotated[Path, typer.Argument(help=f"With {WEIGHTS} and {PLAN}.", show_default=False)],
+    path: Annotated[
+        Path, typer.Argument(help="Where to: .pt2, .onnx, .xml or .pte.", show_default=False)
+    ],
+    into: Annotated[str, typer.Option(help=f"The model before it was pruned: {FORMS}.")],
+    input: Inputs,
+    dtype: Dtype = "float32",
+    high: High = 2,
+) -> None:
+    """Write a saved model for another runtime, run it there, and compare."""
+    call = example(input, dtype, high)
+    with _doing("building"):
+        model = read(folder, build(into))
+    with _doing("exporting"):
+        done = write(model, path, call)
+    show(done)
 
 
 def _data(
