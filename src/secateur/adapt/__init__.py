@@ -6,5 +6,6 @@ from secateur.adapt.early import exits
 from secateur.adapt.exiting import Exits
 from secateur.adapt.level import Level
 from secateur.adapt.memory import Memory
+from secateur.adapt.tokens import Tokens, tokens
 
-__all__ = ["Dial", "Exits", "Level", "Memory", "build", "exits"]
+__all__ = ["Dial", "Exits", "Level", "Memory", "Tokens", "build", "exits", "tokens"]
