@@ -1,6 +1,7 @@
 """Networks that adapt while they run: to the load, to a deadline, to the input."""
 
 from secateur.adapt.build import build
+from secateur.adapt.controller import Controller, Event
 from secateur.adapt.dial import Dial
 from secateur.adapt.early import exits
 from secateur.adapt.exiting import Exits
@@ -8,4 +9,15 @@ from secateur.adapt.level import Level
 from secateur.adapt.memory import Memory
 from secateur.adapt.tokens import Tokens, tokens
 
-__all__ = ["Dial", "Exits", "Level", "Memory", "Tokens", "build", "exits", "tokens"]
+__all__ = [
+    "Controller",
+    "Dial",
+    "Event",
+    "Exits",
+    "Level",
+    "Memory",
+    "Tokens",
+    "build",
+    "exits",
+    "tokens",
+]
