@@ -66,7 +66,8 @@ _HOMES = {
     "secateur.score": ("criterion", "normalised", "per_cost", "total"),
     "secateur.allocate": ("allocator",),
     "secateur.graph": ("rewrite", "rule"),
-    "secateur.ship": ("load", "save"),
+    "secateur.report.artifact": ("save", "save_report"),
+    "secateur.ship": ("load",),
     "secateur.ship.export": ("export",),
     "secateur.core.errors": ("SecateurError",),
 }
@@ -129,12 +130,13 @@ if TYPE_CHECKING:
     from secateur.recover import Recalibrate as Recalibrate
     from secateur.recover import Reconstruct as Reconstruct
     from secateur.recover import Rewind as Rewind
+    from secateur.report.artifact import save as save
+    from secateur.report.artifact import save_report as save_report
     from secateur.score import criterion as criterion
     from secateur.score import normalised as normalised
     from secateur.score import per_cost as per_cost
     from secateur.score import total as total
     from secateur.ship import load as load
-    from secateur.ship import save as save
     from secateur.ship.export import export as export
     from secateur.train import Session as Session
     from secateur.train import attach as attach

@@ -65,6 +65,20 @@ def test_export_runs_what_was_saved(tmp_path: Path) -> None:
     assert "no export is known" in found.stderr
 
 
+def test_report_is_drawn_again(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    RUN.invoke(app, ["prune", NET, *INPUT, "-b", "macs 50%", "-o", str(out), "--no-latency"])
+    text = (out / "report.html").read_text(encoding="utf-8")
+    (out / "report.html").unlink()
+    found = RUN.invoke(app, ["report", str(out)])
+    assert found.exit_code == 0
+    assert found.stdout.strip() == str(out / "report.html")
+    assert (out / "report.html").read_text(encoding="utf-8") == text
+    found = RUN.invoke(app, ["report", str(tmp_path)])
+    assert found.exit_code == 1
+    assert "there is no file" in found.stderr
+
+
 def test_data_is_learned_from_and_judges(tmp_path: Path) -> None:
     data = digits()
     arrays = {"x": data.held_out_images.numpy(), "y": data.held_out_labels.numpy()}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import shlex
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -29,9 +30,10 @@ from secateur.core.registry import did_you_mean
 from secateur.core.schedule import Steps
 from secateur.measure.metric import Accuracy, Loss
 from secateur.recover import Recover
+from secateur.report.artifact import HTML, redraw, save
 from secateur.report.tables import console, show
 from secateur.ship.export import export as write
-from secateur.ship.files import PLAN, WEIGHTS, save
+from secateur.ship.files import PLAN, WEIGHTS
 from secateur.ship.files import load as read
 from secateur.ship.weights import fit_weights, read_weights
 from secateur.units import Channel, Head, Layer, Unit
@@ -190,10 +192,19 @@ def prune(
             on_trial=tried, resume=tuple(journal.attempts), **options,
         )  # fmt: skip
     with _doing("saving"):
-        save(result, out)
+        save(result, out, command=_typed())
     journal.close()
     _print(result, as_json)
-    _say(f"saved: {out / WEIGHTS} and {out / PLAN}")
+    _say(f"saved: {out / WEIGHTS}, {out / PLAN} and {out / HTML}")
+
+
+@app.command()
+@_reported
+def report(
+    folder: Annotated[Path, typer.Argument(help="What prune has saved.", show_default=False)],
+) -> None:
+    """Draw the report of a saved model again, as one HTML file."""
+    typer.echo(redraw(folder))
 
 
 @app.command()
@@ -278,6 +289,12 @@ def _units(text: str, multiple: int) -> list[Unit]:
     if multiple != 1 and "channel" not in names:
         raise RecipeError("--multiple is for channels", hint="add --unit channel")
     return [kinds[name]() for name in names]
+
+
+def _typed() -> str:
+    """The command line, where this was called by one."""
+    program = Path(sys.argv[0]).name
+    return shlex.join(["secateur", *sys.argv[1:]]) if program == "secateur" else ""
 
 
 def _print(item: Any, as_json: bool) -> None:

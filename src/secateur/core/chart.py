@@ -6,13 +6,14 @@ As `core/page.py` is to what is printed, this is to what is plotted: records say
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 from xml.sax.saxutils import escape
 
 WIDTH, HEIGHT = 640, 420
 _LEFT, _RIGHT, _TOP, _BOTTOM = 76, 20, 44, 56
+_NAMES = {"dense": "original", "best": "not dominated", "dominated": "dominated"}
 _COLOURS = {"dense": "#d1495b", "best": "#00798c", "dominated": "#9aa5b1"}
 
 
@@ -41,8 +42,8 @@ class Chart:
     marks: tuple[Mark, ...]
 
 
-def svg(chart: Chart) -> str:
-    """The chart as the text of an SVG file.
+def svg(chart: Chart, names: Mapping[str, str] | None = None) -> str:
+    """The chart as the text of an SVG file. names: what the legend calls each kind of mark.
 
     Example:
         >>> chart = Chart("Net", "MACs", "accuracy", (Mark(10, 0.9, "dense"), Mark(5, 0.88)))
@@ -63,7 +64,7 @@ def svg(chart: Chart) -> str:
         _text(18, (_TOP + HEIGHT - _BOTTOM) / 2, chart.y_label, turned=True),
         _line(chart.marks, xs, ys),
         *(_mark(mark, xs, ys) for mark in sorted(chart.marks, key=lambda m: m.kind != "dominated")),
-        *_legend(chart.marks),
+        *_legend(chart.marks, names or _NAMES),
         "</svg>",
     ]
     return "\n".join(part for part in parts if part) + "\n"
@@ -146,8 +147,7 @@ def _mark(mark: Mark, xs: Sequence[float], ys: Sequence[float]) -> str:
     return f'<g>{label}{bar}<circle cx="{x}" cy="{y}" r="4.5" fill="{colour}"/></g>'
 
 
-def _legend(marks: Sequence[Mark]) -> list[str]:
-    names = {"dense": "original", "best": "not dominated", "dominated": "dominated"}
+def _legend(marks: Sequence[Mark], names: Mapping[str, str]) -> list[str]:
     present = [kind for kind in names if any(mark.kind == kind for mark in marks)]
     parts: list[str] = []
     for k, kind in enumerate(present):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from html import escape
 from typing import Literal
 
 Tone = Literal["plain", "good", "warn", "quiet"]
@@ -47,6 +48,34 @@ def plain(page: Iterable[Line | Table]) -> str:
     for item in page:
         lines += [item.text] if isinstance(item, Line) else _rows(item)
     return "\n".join(lines)
+
+
+def html(page: Iterable[Line | Table]) -> str:
+    r"""The page as a fragment of HTML, in which nothing that a model is called can be markup.
+
+    Example:
+        >>> html([Line("a < b", "warn"), Table(("", "n"), (("w", "1"),))])
+        '<p class="warn">a &lt; b</p>\n<table>...<td>1</td></tr></tbody></table>'
+    """
+    parts: list[str] = []
+    for item in page:
+        if isinstance(item, Table):
+            parts.append(_html_table(item))
+        else:
+            tag = "h3" if item.title else "p"
+            parts.append(f'<{tag} class="{item.tone}">{escape(item.text)}</{tag}>')
+    return "\n".join(parts)
+
+
+def _html_table(table: Table) -> str:
+    head = "".join(f'<th scope="col">{escape(name)}</th>' for name in table.columns)
+    rows = [
+        f'<tr><th scope="row">{escape(first)}</th>'
+        + "".join(f"<td>{escape(cell)}</td>" for cell in rest)
+        + "</tr>"
+        for first, *rest in table.rows
+    ]
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
 
 
 def _rows(table: Table) -> list[str]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from secateur.core.attempt import Attempt
 from secateur.core.inspection import Inspection
 from secateur.core.measured import Comparison, Frozen, Latency, Measured, Verification, frozen_lines
-from secateur.core.page import Line, Page, Table, amount, change, plain, plural
+from secateur.core.page import Line, Page, Table, amount, change, html, plain, plural
 from secateur.core.plan import Plan, Reason
 
 if TYPE_CHECKING:
@@ -72,9 +72,20 @@ class Result:
             items.append(Line(f"took: {spent}", "quiet"))
         return tuple(items)
 
+    @property
+    def verdict(self) -> Page:
+        """The figures before and after, what was measured and removed, and the proof."""
+        proof = () if self.verification is None else self.verification.lines
+        lines = [*self._latency_lines(), *self._quality_lines(), *self._removed_lines(), *proof]
+        return (self._table(), *lines)
+
     def __str__(self) -> str:
         """The page as plain text."""
         return plain(self.page)
+
+    def _repr_html_(self) -> str:
+        """The page in a notebook."""
+        return html(self.page)
 
     def __repr__(self) -> str:
         """Short: the weights are not printed."""
