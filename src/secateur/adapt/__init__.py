@@ -7,17 +7,10 @@ from secateur.adapt.early import exits
 from secateur.adapt.exiting import Exits
 from secateur.adapt.level import Level
 from secateur.adapt.memory import Memory
+from secateur.adapt.monitor import Monitor
 from secateur.adapt.tokens import Tokens, tokens
 
 __all__ = [
-    "Controller",
-    "Dial",
-    "Event",
-    "Exits",
-    "Level",
-    "Memory",
-    "Tokens",
-    "build",
-    "exits",
-    "tokens",
-]
+    "Controller", "Dial", "Event", "Exits", "Level", "Memory", "Monitor", "Tokens", "build",
+    "exits", "tokens",
+]  # fmt: skip
