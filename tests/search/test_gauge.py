@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from building import Case, digits_case
@@ -50,6 +52,22 @@ def test_more_confidence_asks_for_more(case: Case) -> None:
     values = [next(iter(found.values())) for found in margins]
     assert values == sorted(values, reverse=True)
     assert values[0] > values[2]
+
+
+@pytest.mark.parametrize(("lost", "points", "met"), [(1, 1, True), (2, 1, False), (1, 0.0, False)])
+def test_one_of_few_samples_is_not_told_from_none(
+    case: Case, lost: int, points: float, met: bool
+) -> None:
+    net, small = torch.nn.Linear(1, 1), torch.nn.Linear(1, 1)
+    wrong = {id(net): 0, id(small): lost}
+
+    def right(model: torch.nn.Module) -> torch.Tensor:
+        return (torch.arange(60) >= wrong[id(model)] + 1).float()
+
+    found = Gauge(Drop(points=points), net, evaluate=right, split=False)
+    finding = found.measure(replace(case.build(MACs("25%")), model=small))
+    assert (min(finding.margins.values()) >= 0) == met
+    assert any("one of the 60" in note for note in finding.notes) == met
 
 
 def test_a_drop_of_nothing_still_has_finite_margins(case: Case) -> None:

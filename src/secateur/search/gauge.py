@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
 from torch import nn
 
 from secateur.core.batches import Call
@@ -149,6 +150,13 @@ class Gauge:
         self._check_direction(quality, worse)
         for goal, allowed in zip(self.quality, self.allowed, strict=True):
             excess = worse + goal.z * (quality.error or 0.0) - allowed
+            one = _one(judge, quality)
+            if excess > 0 and 0 < allowed < 2 * one and worse <= one * (1 + 1e-9):
+                excess = 0.0
+                found.notes.append(
+                    f"{goal!r}: one of the {quality.samples} samples that are selected on is worth "
+                    f"{one:.2g}, so a loss of one is not told from none; more samples tell more"
+                )
             scale = allowed or 0.01 * abs(quality.before) or 1.0
             found.margins[repr(goal)] = -excess / scale
             if excess > 0:
@@ -172,6 +180,14 @@ class Gauge:
                 hint="say Drop(..., lower_is_better=True) or Drop(nats=...); if it is not a loss, "
                 "lower_is_better=False",
             )
+
+
+def _one(judge: Judge, quality: Comparison) -> float:
+    """What one sample is worth that is right or wrong; 0 for values of other kinds."""
+    values = None if judge.before.samples is None else np.unique(judge.before.samples)
+    if values is None or not quality.samples or len(values) > 2 or values[0] != 0:
+        return 0.0
+    return float(values[-1]) / quality.samples
 
 
 def loss_in_words(quality: Comparison, lower: bool, allowed: float) -> str:
