@@ -67,6 +67,7 @@ _HOMES = {
     "secateur.allocate": ("allocator",),
     "secateur.graph": ("rewrite", "rule"),
     "secateur.report.artifact": ("save", "save_report"),
+    "secateur.report.hub": ("from_pretrained", "push_to_hub", "save_pretrained"),
     "secateur.ship": ("load",),
     "secateur.ship.export": ("export",),
     "secateur.core.errors": ("SecateurError",),
@@ -132,6 +133,9 @@ if TYPE_CHECKING:
     from secateur.recover import Rewind as Rewind
     from secateur.report.artifact import save as save
     from secateur.report.artifact import save_report as save_report
+    from secateur.report.hub import from_pretrained as from_pretrained
+    from secateur.report.hub import push_to_hub as push_to_hub
+    from secateur.report.hub import save_pretrained as save_pretrained
     from secateur.score import criterion as criterion
     from secateur.score import normalised as normalised
     from secateur.score import per_cost as per_cost
