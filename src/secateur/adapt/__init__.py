@@ -8,7 +8,7 @@ from secateur.adapt.exiting import Exits
 from secateur.adapt.level import Level
 from secateur.adapt.memory import Memory
 from secateur.adapt.monitor import Monitor
-from secateur.adapt.tokens import Tokens, tokens
+from secateur.adapt.vit import Tokens, tokens
 
 __all__ = [
     "Controller", "Dial", "Event", "Exits", "Level", "Memory", "Monitor", "Tokens", "build",

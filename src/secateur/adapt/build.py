@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from torch import Tensor, nn
 
 from secateur.adapt.dial import Dial
-from secateur.adapt.level import Level
+from secateur.adapt.level import Level, packing_errors
 from secateur.adapt.nest import nest
-from secateur.adapt.packed import BITS
 from secateur.core.errors import RecipeError
 from secateur.core.history import plans_of
 from secateur.recover.distance import distance, outputs
@@ -19,6 +18,7 @@ from secateur.search.trial import Trial
 from secateur.search.workshop import Workshop
 
 COSTS = {"macs": "macs", "params": "params", "latency": "ns"}
+_BOUNDS = tuple(0.5 * 2 ** (-k / 2) for k in range(16))  # of relative errors of weights
 _NEAR = 0.02  # distances below this are all alike good
 
 
@@ -80,18 +80,36 @@ def _packed(
     wanted: list[list[Tensor]],
     tolerance: float,
 ) -> Level:
-    """The level in the fewest bits that keep it as close to the dense outputs as it was."""
-    repaired = distance(wanted, outputs(trial.model, held)) if held else float("nan")
+    """The level in the fewest bits that keep it as close to the dense outputs as it was.
+
+    Every weight gets the fewest bits with which its relative error stays below a bound, the same
+    for all; the bound is the largest, of a few, that held-out data allows.
+    """
     plan = replace(trial.plan, example=None)  # levels are kept and pickled without data
-    for bits in (*(BITS if held else ()), None):
-        level = Level(
-            share, trial.model, dense, plan, trial.amounts, bits, (*trial.notes, *trial.repairs)
-        )
-        stored = distance(wanted, outputs(level.network(dense), held)) if held else float("nan")
+    notes = (*trial.notes, *trial.repairs)
+    exact = Level(share, trial.model, dense, plan, trial.amounts, {}, notes)
+    if not held:
+        return exact
+    repaired = distance(wanted, outputs(trial.model, held))
+    exact.distance = (repaired, repaired)
+    errors = packing_errors(trial.model, dense, plan)
+    best, low, high = exact, 0, len(_BOUNDS)  # from `high` on it is known to be exact enough
+    while errors and low < high:
+        middle = (low + high) // 2
+        bits = {name: _least(found, _BOUNDS[middle]) for name, found in errors.items()}
+        level = Level(share, trial.model, dense, plan, trial.amounts, bits, notes)
+        stored = distance(wanted, outputs(level.network(dense), held))
         level.distance = (repaired, stored)
-        if bits is None or stored - repaired <= tolerance * max(repaired, _NEAR):
-            break
-    return level
+        if stored - repaired <= tolerance * max(repaired, _NEAR):
+            best, high = level, middle
+        else:
+            low = middle + 1
+    return best
+
+
+def _least(errors: Mapping[int, float], bound: float) -> int:
+    """The fewest bits with an error below the bound; 0, which is exact, where none are enough."""
+    return next((bits for bits, error in errors.items() if error <= bound), 0)
 
 
 __all__ = ["COSTS", "build", "check_levels"]

@@ -179,7 +179,7 @@ class Dial(nn.Module):
             repaired, stored = level.distance
             rows.append((
                 f"{level.share:g}", f"{level.amounts.params:,}", amount(level.amounts.macs),
-                amount(level.nbytes, "B"), "exact" if level.bits is None else str(level.bits),
+                amount(level.nbytes, "B"), f"{level.bits:.1f}" if level.bits else "",
                 "" if stored != stored else f"{stored:.3g} ({repaired:.3g})",
             ))  # fmt: skip
         if self.table:

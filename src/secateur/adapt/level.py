@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from secateur.adapt.packed import pack, unpack
+from secateur.adapt.packed import BITS, pack, unpack
 from secateur.apply.cut import replay
 from secateur.core.errors import RecipeError
 from secateur.core.layout import Layout, Mask
@@ -21,18 +21,24 @@ from secateur.measure.cost import Amounts
 
 @dataclass(frozen=True)
 class Entry:
-    """How one tensor of a level is kept: a slice of the dense one, a change of it, or as it is."""
+    """How one tensor of a level is kept: a slice of the dense one, a change of it, or as it is.
+
+    bits: of a number of the change.
+    """
 
     kind: Literal["slice", "change", "exact"]
     shape: torch.Size
+    bits: int = 0
 
 
 class Level(nn.Module):
     """A cut network, stored as what it does not share with the dense one.
 
     A tensor that equals a slice of the dense network's takes no memory. A weight that a repair
-    changed is `factor * slice + change`: a factor for each row, and the change in `bits` bits a
-    number (`packed.py`). All else is stored as it is, as are the weights where `bits` is None.
+    changed is `factor * slice + change`: a factor for each row, and the change in a few bits a
+    number (`packed.py`). All else is stored as it is.
+
+    bits: how many bits a number, by tensor; changed weights that are not in it are stored exactly.
 
     share: of the dense cost. plan: what is cut from the dense network. amounts: what it costs.
     distance: from the dense outputs on held-out data, as repaired and as stored; NaN without data.
@@ -49,38 +55,28 @@ class Level(nn.Module):
         dense: nn.Module,
         plan: Plan,
         amounts: Amounts,
-        bits: int | None,
+        bits: Mapping[str, int],
         notes: tuple[str, ...] = (),
     ) -> None:
         super().__init__()
         self.share, self.plan, self.amounts = share, plan, amounts
-        self.bits, self.notes = bits, notes
+        self.notes = notes
         self.distance = (float("nan"), float("nan"))
         self.entries: dict[str, Entry] = {}
-        dense_tensors, small_tensors = dict(named_tensors(dense)), dict(named_tensors(small))
-        if dense_tensors.keys() != small_tensors.keys():
-            other = sorted(dense_tensors.keys() ^ small_tensors.keys())
-            raise RecipeError(
-                f"the repair changed which tensors there are ({other[0]})",
-                hint="a dial needs repairs that keep the layers, such as Reconstruct()",
-            )
-        keeps = plan.keeps
-        for name, tensor in small_tensors.items():
-            base = sliced(dense_tensors[name].detach(), plan.layouts.get(name, ()), keeps)
-            self._add(name, tensor.detach(), base)
+        for name, tensor, base in _pairs(small, dense, plan):
+            self._add(name, tensor, base, bits.get(name, 0))
 
-    def _add(self, name: str, tensor: Tensor, base: Tensor) -> None:
-        alike = tensor.shape == base.shape and tensor.dtype == base.dtype
-        if alike and torch.equal(tensor, base):
+    def _add(self, name: str, tensor: Tensor, base: Tensor, bits: int) -> None:
+        if _alike(tensor, base) and torch.equal(tensor, base):
             self.entries[name] = Entry("slice", tensor.shape)
             return
-        if not (alike and self.bits and tensor.is_floating_point() and tensor.dim() > 1):
+        if not bits:
             self.entries[name] = Entry("exact", tensor.shape)
             self._store(name, "exact", tensor.clone())
             return
-        self.entries[name] = Entry("change", tensor.shape)
+        self.entries[name] = Entry("change", tensor.shape, bits)
         factor = _factors(tensor, base)
-        codes, scales = pack(tensor.float() - _times(base, factor), self.bits)
+        codes, scales = pack(tensor.float() - _times(base, factor), bits)
         for part, value in (("factor", factor), ("codes", codes), ("scales", scales)):
             self._store(name, part, value)
 
@@ -89,6 +85,13 @@ class Level(nn.Module):
 
     def _load(self, name: str, part: str) -> Tensor:
         return self.get_buffer(_key(name, part))
+
+    @property
+    def bits(self) -> float:
+        """The mean number of bits of a number in weights that are stored as changes; 0 for none."""
+        packed = [entry for entry in self.entries.values() if entry.kind == "change"]
+        count = sum(entry.shape.numel() for entry in packed)
+        return sum(entry.shape.numel() * entry.bits for entry in packed) / max(count, 1)
 
     @property
     def nbytes(self) -> int:
@@ -104,10 +107,8 @@ class Level(nn.Module):
         base = sliced(dense.detach(), self.plan.layouts.get(name, ()), self.plan.keeps)
         if entry.kind == "slice":
             return base if isinstance(dense, nn.Parameter) and _usable(base) else base.clone()
-        assert self.bits is not None
-        change = unpack(
-            self._load(name, "codes"), self._load(name, "scales"), entry.shape, self.bits
-        )
+        codes, scales = self._load(name, "codes"), self._load(name, "scales")
+        change = unpack(codes, scales, entry.shape, entry.bits)
         return (_times(base, self._load(name, "factor")) + change).to(dense.dtype)
 
     def network(self, dense: nn.Module) -> nn.Module:
@@ -119,6 +120,42 @@ class Level(nn.Module):
             for name, tensor in named_tensors(small):
                 tensor.data = self.tensor(name, sources[name])
         return small
+
+
+def packing_errors(small: nn.Module, dense: nn.Module, plan: Plan) -> dict[str, dict[int, float]]:
+    """For every changed weight the relative error of storing it, by bits, fewest first."""
+    found: dict[str, dict[int, float]] = {}
+    for name, tensor, base in _pairs(small, dense, plan):
+        if not _alike(tensor, base) or torch.equal(tensor, base):
+            continue
+        if tensor.dim() < 2 or not tensor.is_floating_point():
+            continue
+        change, size = tensor.float() - _times(base, _factors(tensor, base)), tensor.float().norm()
+        for bits in BITS:
+            error = unpack(*pack(change, bits), change.shape, bits) - change
+            found.setdefault(name, {})[bits] = float(error.norm() / size.clamp_min(1e-30))
+    return found
+
+
+def _pairs(small: nn.Module, dense: nn.Module, plan: Plan) -> Iterator[tuple[str, Tensor, Tensor]]:
+    """Every tensor of a cut network, and the slice of the dense one that it was cut from."""
+    wanted, sources = dict(named_tensors(small)), dict(named_tensors(dense))
+    if sources.keys() != wanted.keys():
+        raise RecipeError(
+            f"the repair changed which tensors there are ({min(sources.keys() ^ wanted.keys())})",
+            hint="a dial needs repairs that keep the layers, such as Reconstruct()",
+        )
+    keeps = plan.keeps
+    for name, tensor in wanted.items():
+        yield (
+            name,
+            tensor.detach(),
+            sliced(sources[name].detach(), plan.layouts.get(name, ()), keeps),
+        )
+
+
+def _alike(tensor: Tensor, base: Tensor) -> bool:
+    return tensor.shape == base.shape and tensor.dtype == base.dtype
 
 
 def sliced(tensor: Tensor, layouts: tuple[Layout, ...], keeps: Mapping[str, Mask]) -> Tensor:

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-BITS = (4, 5, 6, 8)
+BITS = (2, 3, 4, 5, 6, 8)
 """Widths of codes, narrowest first."""
 _SHRINKS = torch.linspace(1.0, 0.6, 9)  # how far below the largest value a scale may clip
 

@@ -1,7 +1,7 @@
 """The verbs: thin compositions of the rooms."""
 
 from secateur.api.curves import frontier, sensitivity
-from secateur.api.dial import dial
+from secateur.api.dials import dial
 from secateur.api.pruning import prune, prune_
 from secateur.api.shrink import shrink
 from secateur.api.steps import cut, inspect, plan
