@@ -55,7 +55,8 @@ def _network(parts: Sequence[Part]) -> str:
     if not parts:
         return ""
     largest = max(math.sqrt(part.before) for part in parts) or 1.0
-    blocks = "\n".join(_block(part, largest) for part in parts)
+    scale = min(9.0, 72 / math.sqrt(len(parts))) / largest  # rem for the root of a parameter
+    blocks = "\n".join(_block(part, scale) for part in parts)
     rows = [
         f'<tr><th scope="row">{escape(part.name or "(the model)")}</th>'
         f'<td class="text">{escape(part.kind)}</td>'
@@ -78,8 +79,8 @@ def _network(parts: Sequence[Part]) -> str:
     )
 
 
-def _block(part: Part, largest: float) -> str:
-    width = 1 + 9 * math.sqrt(part.before) / largest
+def _block(part: Part, scale: float) -> str:
+    width = 0.7 + scale * math.sqrt(part.before)
     text = escape(
         f"{part.name or '(the model)'}, {part.kind}: {part.before:,} → {part.after:,} "
         f"parameters, {_removed(part):.1%} removed"

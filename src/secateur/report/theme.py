@@ -15,24 +15,26 @@ p { margin: .3rem 0; } .good { color: var(--good); } .warn { color: var(--warn);
 .wide { overflow-x: auto; } table { border-collapse: collapse; min-width: 24rem; }
 caption { text-align: left; padding: .3rem 0; }
 th, td { padding: .25rem .7rem; border-bottom: 1px solid var(--line); text-align: right;
-  font-variant-numeric: tabular-nums; } th[scope=row], th:first-child { text-align: left; }
+  overflow-wrap: normal; font-variant-numeric: tabular-nums; }
+th[scope=row], th:first-child { text-align: left; }
 td.text { text-align: left; }
 th button { all: unset; cursor: pointer; font-weight: bold; }
 th[aria-sort=ascending] button::after { content: " \\2191"; }
 th[aria-sort=descending] button::after { content: " \\2193"; }
 :focus-visible, th button:focus-visible { outline: 3px solid var(--kept); outline-offset: 2px; }
 .net { display: flex; flex-wrap: wrap; gap: 4px; list-style: none; margin: 0; padding: 0; }
-.net li { position: relative; height: 2.6rem; min-width: .7rem; background: var(--gone);
+.net li { height: 2.6rem; min-width: .7rem; background: var(--gone);
   border: 1px solid var(--line); border-radius: 3px; }
 .net i { display: block; height: 100%; background: var(--kept); border-radius: 2px; }
-.net span { display: none; position: absolute; z-index: 1; top: 100%; left: 0; width: max-content;
-  max-width: 16rem; padding: .3rem .6rem; background: var(--card); color: var(--ink);
-  border: 1px solid var(--line); border-radius: 4px; font-size: .85rem; }
+.net span { display: none; position: fixed; z-index: 1; bottom: 1rem; left: 50%;
+  transform: translateX(-50%); width: max-content; max-width: 90vw; padding: .3rem .6rem;
+  background: var(--card); color: var(--ink); border: 1px solid var(--line); border-radius: 4px;
+  font-size: .85rem; }
 .net li:hover span, .net li:focus span { display: block; }
-.net li:nth-child(n+5) span { left: auto; right: 0; }
 figure { margin: 0; } figure svg { max-width: 100%; height: auto; border-radius: 4px; }
 pre { background: var(--card); padding: .7rem; overflow-x: auto; border-radius: 4px; }
-@media (max-width: 40rem) { th, td { padding: .2rem .35rem; font-size: .85rem; } }
+@media (max-width: 40rem) { table { min-width: 0; }
+  th, td { padding: .2rem .35rem; font-size: .85rem; } }
 @media print { .net span { display: none !important; } }
 """
 
