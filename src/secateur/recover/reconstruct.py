@@ -23,7 +23,7 @@ from secateur.recover.uses import plain
 _LOOKED_AT = 4  # calls whose layers are solved; others may take other paths
 _LOOKED_BYTES = 2**22  # of inputs in those of them that have the same form
 _MUCH = 2**28  # bytes of inputs and outputs at the stops above which further calls start late
-_PLENTY = 4  # rows on offer for each one that is used: neighbours are alike
+_PLENTY = 2  # rows on offer for each one that is used: neighbours are alike
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from secateur.core.measured import Comparison
 from secateur.core.page import plural
 from secateur.search.gauge import Finding, Gauge, loss_in_words
 
-_COSTS = {"macs": "MACs", "params": "parameters"}
+_COSTS = {"macs": "MACs", "params": "parameters", "ns": "predicted time"}
 
 
 def sentences(
