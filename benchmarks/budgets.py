@@ -120,9 +120,10 @@ def page(found: dict[str, Any]) -> Iterator[str]:
     """The tables."""
     yield f"Written by `python benchmarks/budgets.py`; {os.cpu_count()} cores of {processor()}, "
     threads = found.get("threads", 1)
-    yield f"torch {torch.__version__}, {threads} thread(s) where not said otherwise.\n"
+    yield f"torch {torch.__version__}, {threads} thread(s) where not said otherwise. "
+    yield "Seconds are upper bounds: other work may have run beside.\n"
     if rows := found.get("drop"):
-        yield "\n**The smallest network within one point (0.05 nats for text), no training**\n"
+        yield "\n**The smallest network within one point (0.05 nats for text), no training**\n\n"
         yield "| model | MACs left | latency left | before | after | lost | within budget + s.e. "
         yield "| search |\n|---|---|---|---|---|---|---|---|"
         for r in rows.values():
