@@ -94,10 +94,25 @@ def soft_movement(
 
 
 def ac_dc(
-    sparsity: Fraction | None, *, end: int, warmup: int, sparse: int, dense: int, **fields: Any
+    sparsity: Fraction | None,
+    *,
+    end: int,
+    warmup: int | None = None,
+    sparse: int | None = None,
+    dense: int | None = None,
+    **fields: Any,
 ) -> Recipe:
-    """Sparse and dense phases in turns: Peste et al., AC/DC, NeurIPS 2021."""
-    return _recipe(sparsity, Phases(warmup, sparse, dense, end), fields)
+    """Sparse and dense phases in turns: Peste et al., AC/DC, NeurIPS 2021.
+
+    The warm-up and each phase take a tenth of the steps up to `end` unless they are given.
+
+    Example:
+        >>> ac_dc(0.9, end=1000).schedule
+        Phases(warmup=100, sparse=100, dense=100, end=1000)
+    """
+    tenth = max(1, end // 10)
+    phases = (tenth if steps is None else steps for steps in (warmup, sparse, dense))
+    return _recipe(sparsity, Phases(*phases, end), fields)
 
 
 def dpf(
