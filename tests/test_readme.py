@@ -23,8 +23,9 @@ BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 
 def _marked(block: int) -> Any:
-    """Searches take long."""
-    return pytest.param(block, marks=pytest.mark.slow if "sc.Drop" in BLOCKS[block] else ())
+    """Searches and training take long."""
+    long = any(word in BLOCKS[block] for word in ("sc.Drop", "sc.Steps", "sc.NM"))
+    return pytest.param(block, marks=pytest.mark.slow if long else ())
 
 
 @pytest.mark.parametrize("block", [_marked(block) for block in range(len(BLOCKS))])

@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from secateur.adapt.depths import depths
 from secateur.adapt.exiting import Exits, first, stops, visiting
@@ -170,6 +169,8 @@ def _costs(exits: Exits, call: Call) -> tuple[float, ...]:
     """The share of the floating-point operations that are done up to each exit, its head's too."""
     work = []
     for number in range(len(exits.names) + 1):
+        from torch.utils.flop_counter import FlopCounterMode  # imports triton
+
         with untouched(exits), torch.no_grad(), FlopCounterMode(display=False) as counter:
             exits.work(call, number)
         work.append(counter.get_total_flops())
