@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib import import_module
 from importlib.util import find_spec
 from multiprocessing import get_context
 from typing import TYPE_CHECKING, Any
@@ -291,7 +292,7 @@ def on_ray(address: str, cpus: float = 1.0) -> Iterator[tuple[Submit, int]]:
     """
     if find_spec("ray") is None:
         raise RecipeError("--ray needs Ray, which is not installed", hint="pip install ray")
-    import ray
+    ray = import_module("ray")
 
     try:
         ray.init(address=address, log_to_driver=False, configure_logging=False)

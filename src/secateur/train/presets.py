@@ -111,8 +111,8 @@ def ac_dc(
         Phases(warmup=100, sparse=100, dense=100, end=1000)
     """
     tenth = max(1, end // 10)
-    phases = (tenth if steps is None else steps for steps in (warmup, sparse, dense))
-    return _recipe(sparsity, Phases(*phases, end), fields)
+    first, on, off = (tenth if steps is None else steps for steps in (warmup, sparse, dense))
+    return _recipe(sparsity, Phases(first, on, off, end), fields)
 
 
 def dpf(
