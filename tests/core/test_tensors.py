@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from secateur.core.errors import InputError
-from secateur.core.tensors import caches, light_copy, named_tensors, own_memory
+from secateur.core.tensors import caches, light_copy, named_tensors, own_memory, snapshot
 
 
 class Net(nn.Module):
@@ -71,3 +71,15 @@ def test_caches_are_dictionaries_of_tensors_only() -> None:
     net = Net()
     assert len(caches(net)) == 1 and caches(net)[0] is net.cache
     assert caches(nn.Linear(2, 2)) == []
+
+
+def test_a_snapshot_puts_values_back_in_place() -> None:
+    model = nn.BatchNorm1d(3)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    weight, restore = model.weight, snapshot(model)
+    model(torch.randn(8, 3))
+    with torch.no_grad():
+        weight.mul_(2)
+    restore()
+    assert model.weight is weight
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())

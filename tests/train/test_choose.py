@@ -9,7 +9,7 @@ from training import held, net
 
 import secateur as sc
 from secateur.allocate.densities import densities
-from secateur.score.weight import lamp_of
+from secateur.score.lamp import lamp_of
 from secateur.train.choose import Chooser
 from secateur.train.held import Held
 from secateur.train.peers import Peers

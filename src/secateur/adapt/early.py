@@ -167,10 +167,10 @@ def _outcome(
 
 def _costs(exits: Exits, call: Call) -> tuple[float, ...]:
     """The share of the floating-point operations that are done up to each exit, its head's too."""
+    from torch.utils.flop_counter import FlopCounterMode  # imports triton
+
     work = []
     for number in range(len(exits.names) + 1):
-        from torch.utils.flop_counter import FlopCounterMode  # imports triton
-
         with untouched(exits), torch.no_grad(), FlopCounterMode(display=False) as counter:
             exits.work(call, number)
         work.append(counter.get_total_flops())

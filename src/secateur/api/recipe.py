@@ -11,13 +11,13 @@ from torch import Tensor, nn
 
 from secateur.allocate.decide import Decider
 from secateur.allocate.ladder import smallest
-from secateur.core.batches import Call, as_call, check_model
+from secateur.core.batches import Call
 from secateur.core.budget import Budget, Latency, Sparsity
-from secateur.core.errors import InputError, RecipeError
+from secateur.core.errors import RecipeError
 from secateur.core.schedule import Steps
 from secateur.core.scope import Scope
 from secateur.graph.graph import Graph
-from secateur.measure.calibration import batch_call, calibration, first_sample, take
+from secateur.measure.calibration import calibration, example_call, take
 from secateur.measure.latency_table import LatencyTable, gain_possible, latency_table
 from secateur.measure.stats import Gather
 from secateur.recover import (
@@ -114,14 +114,7 @@ class Recipe:
 
     def call(self, model: nn.Module, example: Any) -> Call:
         """The example as a call; by default the inputs of the first sample of data."""
-        check_model(model)
-        if example is not None:
-            return as_call(model, example)
-        if self.batches is None:
-            raise InputError(
-                "there is neither an example nor data", hint="give example=one batch of inputs"
-            )
-        return first_sample(batch_call(model, self.batches[0]))
+        return example_call(model, example, self.batches)
 
     def choices(self, model: nn.Module) -> tuple[str | Score, Any]:
         """Criterion and allocator; those that go together where nothing was said."""

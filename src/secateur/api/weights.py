@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from secateur.allocate.weights import Allocate
 from secateur.core.attempt import Attempt
-from secateur.core.batches import Call, as_call, check_model
+from secateur.core.batches import Call
 from secateur.core.budget import Budget, Sparsity, measured
 from secateur.core.errors import InputError, RecipeError
 from secateur.core.history import plans_of, remember
@@ -21,7 +21,7 @@ from secateur.core.measured import Latency, Measured
 from secateur.core.result import Result
 from secateur.core.schedule import Steps
 from secateur.core.scope import Scope
-from secateur.measure.calibration import batch_call, calibration, first_sample, take
+from secateur.measure.calibration import calibration, example_call, take
 from secateur.measure.clock import compare as compare_latency
 from secateur.measure.paired import Judge
 from secateur.measure.quality import Evaluate
@@ -114,14 +114,7 @@ class WeightRecipe:
 
     def call(self, model: nn.Module, example: Any) -> Call:
         """The example as a call; by default the first sample of data."""
-        check_model(model)
-        if example is not None:
-            return as_call(model, example)
-        if self.batches is None:
-            raise InputError(
-                "there is neither an example nor data", hint="give example=one batch of inputs"
-            )
-        return first_sample(batch_call(model, self.batches[0]))
+        return example_call(model, example, self.batches)
 
     @property
     def solves(self) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -81,6 +81,22 @@ def light_copy(model: nn.Module) -> nn.Module:
             f"the model cannot be copied: {type(error).__name__}: {error}",
             hint="use sc.prune_, which works in place",
         ) from error
+
+
+def snapshot(model: nn.Module) -> Callable[[], None]:
+    """A function that puts back, in place, what parameters and buffers hold now.
+
+    Memory: a copy of them, as long as the function lives.
+    """
+    tensors = [*model.parameters(), *model.buffers()]
+    values = [tensor.detach().clone() for tensor in tensors]
+
+    def restore() -> None:
+        with torch.no_grad():
+            for tensor, value in zip(tensors, values, strict=True):
+                tensor.copy_(value)
+
+    return restore
 
 
 def own_memory(model: nn.Module, original: nn.Module) -> None:

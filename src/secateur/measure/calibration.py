@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
-from secateur.core.batches import Call, as_call, map_tensors, tensors_in
+from secateur.core.batches import Call, as_call, check_model, map_tensors, tensors_in
 from secateur.core.errors import InputError
 
 _HOLD_OUT = 5
@@ -134,6 +134,22 @@ def batch_call(model: nn.Module, batch: Any) -> Call:
         many = batch[0]
         return as_call(model, Call(tuple(many) if len(many) == _required(model) else (many,), {}))
     return as_call(model, list(batch) if isinstance(batch, tuple) else batch)
+
+
+def example_call(model: nn.Module, example: Any, batches: Sequence[Any] | None) -> Call:
+    """The example as a call; by default the inputs of the first sample of some batches.
+
+    Raises:
+        InputError: The model cannot be pruned, or there is neither an example nor a batch.
+    """
+    check_model(model)
+    if example is not None:
+        return as_call(model, example)
+    if batches is None:
+        raise InputError(
+            "there is neither an example nor data", hint="give example=one batch of inputs"
+        )
+    return first_sample(batch_call(model, batches[0]))
 
 
 def first_sample(call: Call) -> Call:
@@ -269,4 +285,4 @@ def _split(call: Call, size: int, chunk: int) -> list[Call]:
     ]
 
 
-__all__ = ["Calibration", "batch_call", "calibration", "first_sample", "take"]
+__all__ = ["Calibration", "batch_call", "calibration", "example_call", "first_sample", "take"]

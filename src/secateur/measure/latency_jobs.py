@@ -21,7 +21,7 @@ from secateur.measure.linear import Parameters, Spec, Use
 
 _aten = torch.ops.aten
 _CONVOLUTIONS = (_aten.convolution, _aten._convolution)
-_PLAIN = Spec("", None, "")
+_PLAIN = Spec("", None, "dense")
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from secateur.core.matrix import Kind, Matrix
 from secateur.core.tensors import named_tensors
 
 _aten = torch.ops.aten
@@ -35,7 +36,7 @@ class Spec:
 
     weight: str
     bias: str | None
-    kind: str
+    kind: Kind
     rows: tuple[int, int] | None = None
     groups: int = 1
     kernel: tuple[int, ...] = ()
@@ -52,28 +53,20 @@ class Spec:
 
     def matrix(self, weight: Tensor) -> Tensor:
         """The weight as `[groups, out / groups, k]` (a view where possible)."""
-        if self.kind == "conv":
-            return weight.reshape(self.groups, weight.shape[0] // self.groups, -1)
-        if self.kind == "transposed":
-            split = weight.reshape(self.groups, weight.shape[0] // self.groups, weight.shape[1], -1)
-            return split.permute(0, 2, 1, 3).reshape(self.groups, weight.shape[1], -1)
-        flat = weight.reshape(weight.shape[0], -1)
-        flat = flat.t() if self.kind == "flipped" else flat
-        return (flat if self.rows is None else flat[slice(*self.rows)])[None]
+        whole = self._form.of(weight)
+        rows = whole if self.rows is None else whole[slice(*self.rows)]
+        return rows.reshape(self.groups, rows.shape[0] // self.groups, rows.shape[1])
 
     def store(self, weight: Tensor, matrix: Tensor) -> None:
         """Write a matrix of `matrix`'s form into the weight, in place."""
         with torch.no_grad():
-            if self.kind == "conv":
-                weight.copy_(matrix.reshape(weight.shape))
-            elif self.kind == "transposed":
-                inside = weight.shape[0] // self.groups
-                split = matrix.reshape(self.groups, weight.shape[1], inside, -1)
-                weight.copy_(split.permute(0, 2, 1, 3).reshape(weight.shape))
-            else:
-                flat = matrix[0].t() if self.kind == "flipped" else matrix[0]
-                target = weight if self.rows is None else weight[slice(*self.rows)]
-                target.copy_(flat.reshape(target.shape))
+            target = weight if self.rows is None else weight[slice(*self.rows)]
+            flat = matrix.reshape(-1, matrix.shape[-1])
+            target.copy_(self._form.back(flat, tuple(target.shape)))
+
+    @property
+    def _form(self) -> Matrix:
+        return Matrix(self.kind, self.groups)
 
     @property
     def in_dim(self) -> int:

@@ -6,12 +6,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
-import torch
 from torch import Tensor, nn
 
 from secateur.core.batches import Call
 from secateur.core.plan import Plan
 from secateur.core.site import Role
+from secateur.core.tensors import snapshot
 from secateur.measure.calibration import Calibration
 from secateur.recover.distance import distance, outputs
 from secateur.recover.supervision import Supervision
@@ -86,13 +86,12 @@ class Job:
 
         Memory: a copy of the smaller network's parameters and buffers.
         """
-        tensors = _state(self.small)
-        before = [tensor.detach().clone() for tensor in tensors]
+        restore = snapshot(self.small)
         try:
             change()
             after = self._measure()
         except BaseException:
-            _restore(tensors, before)
+            restore()
             raise
         if self.calibration is None:
             self.note(f"{name}: done, not checked (there is no data)")
@@ -101,16 +100,6 @@ class Job:
             self.note(f"{name}: distance from the dense outputs {self.distance:.3g} -> {after:.3g}")
             self.distance = after
             return True
-        _restore(tensors, before)
+        restore()
         self.note(f"{name}: no help on held-out data ({self.distance:.3g} -> {after:.3g}), undone")
         return False
-
-
-def _state(model: nn.Module) -> list[Tensor]:
-    return [*model.parameters(), *model.buffers()]
-
-
-def _restore(tensors: list[Tensor], values: list[Tensor]) -> None:
-    with torch.no_grad():
-        for tensor, value in zip(tensors, values, strict=True):
-            tensor.copy_(value)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from secateur.apply.cut import replay
 from secateur.core.errors import FileError, InputError, RecipeError
 from secateur.core.plan import Plan
-from secateur.core.tensors import light_copy, own_memory
+from secateur.core.tensors import light_copy, own_memory, snapshot
 from secateur.recover.job import Job
 from secateur.recover.training import Training, said
 
@@ -79,8 +79,7 @@ class Rewind:
             return
         trainer = self.train.trainer(job)
         before = trainer.held_loss(job.small)
-        tensors = [*job.small.parameters(), *job.small.buffers()]
-        old = [tensor.detach().clone() for tensor in tensors]
+        restore = snapshot(job.small)
         helped = False
         try:
             self._rewind(job)
@@ -88,9 +87,7 @@ class Rewind:
             helped = found.best < before
         finally:
             if not helped:
-                with torch.no_grad():
-                    for tensor, value in zip(tensors, old, strict=True):
-                        tensor.copy_(value)
+                restore()
         job.note(f"rewinding: {said(found)}")
         job.refresh()
 

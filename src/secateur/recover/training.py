@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from secateur.core.errors import RecipeError
+from secateur.core.tensors import snapshot
 from secateur.measure.calibration import batch_call
 from secateur.measure.loss import default_loss, loss_of
 from secateur.recover.accelerated import device_of, own_draws, require_accelerate
@@ -58,7 +59,7 @@ class Training(Course):
         found = feed(job.supervision.data, validation=self.validation, seed=self.seed_of(job))
         for text in found.notes:
             job.note(f"{self.title}: {text}")
-        return _Loop(self, found, self.objective(job), self.seed_of(job), job.masks)
+        return _Loop(found, self.objective(job), self.seed_of(job), job.masks, self)
 
     def run(self, job: Job) -> None:
         """Train `job.small` in place; what does not help is taken back."""
@@ -122,7 +123,7 @@ class Finetune(Training):
             job.note(f"{self.title}: judged on data that the trainer may have seen")
         source = self.validation if data is None else data
         found = feed(source, validation=self.validation, seed=self.seed_of(job))
-        return _Own(self.fit, found, self.objective(job), self.seed_of(job), job.masks)
+        return _Own(found, self.objective(job), self.seed_of(job), job.masks, self.fit)
 
     def run(self, job: Job) -> None:
         """Train; a trainer of the user's own is judged by what there is to judge it by."""
@@ -140,10 +141,9 @@ class Finetune(Training):
 
 
 @dataclass(frozen=True)
-class _Loop:
-    """Secateur's own loop."""
+class _Judged:
+    """What trainers have in common: data of which a part is held out to judge by."""
 
-    course: Course
     feed: Feed
     objective: Objective
     seed: int
@@ -151,6 +151,13 @@ class _Loop:
 
     def held_loss(self, model: nn.Module) -> float:
         return held_loss(model, self.feed.held, self.objective, self.seed)
+
+
+@dataclass(frozen=True)
+class _Loop(_Judged):
+    """Secateur's own loop."""
+
+    course: Course
 
     def fit(self, model: nn.Module, enter: float = 0.0) -> Outcome:
         return train(
@@ -160,30 +167,20 @@ class _Loop:
 
 
 @dataclass(frozen=True)
-class _Own:
+class _Own(_Judged):
     """The user's trainer."""
 
     function: Callable[[nn.Module], object]
-    feed: Feed
-    objective: Objective
-    seed: int
-    masks: Mapping[str, Tensor] | None
-
-    def held_loss(self, model: nn.Module) -> float:
-        return held_loss(model, self.feed.held, self.objective, self.seed)
 
     def fit(self, model: nn.Module, enter: float = 0.0) -> Outcome:
-        tensors = [*model.parameters(), *model.buffers()]
-        old = [tensor.detach().clone() for tensor in tensors]
+        restore = snapshot(model)
         before, after = self.held_loss(model), math.nan
         try:
             _guarded(self.function, model, self.seed, self.masks)
             after = self.held_loss(model)
         finally:
             if not after < before:
-                with torch.no_grad():
-                    for tensor, value in zip(tensors, old, strict=True):
-                        tensor.copy_(value)
+                restore()
         helped = after < before
         return Outcome(
             before=before, best=after if helped else before, best_step=int(helped), steps=1,

@@ -29,9 +29,14 @@ def lamp(site: Site, facts: Facts) -> Tensor:
         >>> lamp(site, Facts({"fc.weight": torch.tensor([[1.0], [2.0], [1.0]])}))
         tensor([0.1667, 1.0000, 0.2000], dtype=torch.float64)
     """
-    squares = producers(site, facts, lambda _, w: accumulator(w).double().square())
-    ascending = squares.argsort(stable=True)
-    left = squares[ascending].flip(0).cumsum(0).flip(0)
-    scores = torch.zeros_like(squares)
-    scores[ascending] = torch.where(left > 0, squares[ascending] / left, left)
-    return scores
+    return lamp_of(producers(site, facts, lambda _, w: accumulator(w).double().square()))
+
+
+def lamp_of(squares: Tensor) -> Tensor:
+    """Every entry over the sum of those that are at least as large."""
+    flat = squares.reshape(-1)
+    ascending = flat.argsort(stable=True)
+    left = flat[ascending].flip(0).cumsum(0).flip(0)
+    scores = torch.zeros_like(flat)
+    scores[ascending] = torch.where(left > 0, flat[ascending] / left, left)
+    return scores.reshape(squares.shape)

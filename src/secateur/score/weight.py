@@ -16,6 +16,7 @@ from torch import Tensor
 from secateur.core.registry import Registry, wears
 from secateur.core.weight_site import WeightSite
 from secateur.score.criterion import Facts, accumulator
+from secateur.score.lamp import lamp_of
 
 WeightScore = Callable[[WeightSite, Facts], Tensor]
 """Scores of a weight's entries as a matrix `[out, k]`, as `WeightSite.matrix` gives it."""
@@ -125,16 +126,6 @@ def lamp(site: WeightSite, facts: Facts) -> Tensor:
     return lamp_of(weight.double().square()).to(weight.dtype)
 
 
-def lamp_of(squares: Tensor) -> Tensor:
-    """Every entry over the sum of those that are at least as large."""
-    flat = squares.reshape(-1)
-    ascending = flat.argsort(stable=True)
-    left = flat[ascending].flip(0).cumsum(0).flip(0)
-    scores = torch.zeros_like(flat)
-    scores[ascending] = torch.where(left > 0, flat[ascending] / left, left)
-    return scores.reshape(squares.shape)
-
-
 @weight_criterion(
     "taylor",
     needs="gradients",
@@ -148,6 +139,6 @@ def taylor(site: WeightSite, facts: Facts) -> Tensor:
 
 
 __all__ = [
-    "Refine", "WeightCriterion", "WeightScore", "gradient_of", "lamp", "lamp_of", "magnitude",
+    "Refine", "WeightCriterion", "WeightScore", "gradient_of", "lamp", "magnitude",
     "random", "taylor", "weight_criteria", "weight_criterion", "weight_of",
 ]  # fmt: skip

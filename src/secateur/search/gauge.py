@@ -148,9 +148,9 @@ class Gauge:
         quality = found.quality = judge.selection(found.reading)
         worse = quality.worse(self.lower)
         self._check_direction(quality, worse)
+        one = _one(judge, quality)
         for goal, allowed in zip(self.quality, self.allowed, strict=True):
             excess = worse + goal.z * (quality.error or 0.0) - allowed
-            one = _one(judge, quality)
             if excess > 0 and 0 < allowed < 2 * one and worse <= one * (1 + 1e-9):
                 excess = 0.0
                 found.notes.append(

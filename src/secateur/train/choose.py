@@ -14,7 +14,7 @@ from secateur.allocate.threshold import ordered, threshold
 from secateur.core.errors import InputError, RecipeError
 from secateur.core.registry import did_you_mean
 from secateur.core.weight_site import WeightSite
-from secateur.score.weight import lamp_of
+from secateur.score.lamp import lamp_of
 from secateur.train.held import Held
 from secateur.train.peers import Peers
 from secateur.units.pattern import Pattern, best
