@@ -26,7 +26,7 @@ class Tied(nn.Module):
         self.register_buffer("scale", torch.rand(3))
 
 
-DATA = torch.randn(20, 4)
+DATA = torch.randn(20, 4, generator=torch.Generator().manual_seed(0))
 
 
 def store(folder: Path, model: nn.Module, data: Tensor = DATA, **recipe: Any) -> Store:

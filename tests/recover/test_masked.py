@@ -94,23 +94,23 @@ def test_without_inputs_a_solver_goes_by_magnitudes() -> None:
         assert (weight + found.change.mT).flatten().tolist() == [0, -3, 2, 0]
 
 
-NETS: dict[str, tuple[Any, Tensor]] = {
-    "convolutions": (lambda: unsettle(Residual()), torch.randn(80, 3, 8, 8)),
-    "attention": (Attention, torch.randn(80, 7, 16)),
-    "LSTM": (lambda: Recurrent(nn.LSTM), torch.randn(80, 9, 5)),
-    "GRU": (lambda: Recurrent(nn.GRU, bidirectional=True), torch.randn(80, 9, 5)),
+NETS: dict[str, tuple[Any, tuple[int, ...], float]] = {  # and the distance left, of the masks'
+    "convolutions": (lambda: unsettle(Residual()), (80, 3, 8, 8), 0.1),
+    "attention": (Attention, (400, 7, 16), 0.97),  # random queries and keys cannot be made up for
+    "LSTM": (lambda: Recurrent(nn.LSTM), (80, 9, 5), 0.6),
+    "GRU": (lambda: Recurrent(nn.GRU, bidirectional=True), (80, 9, 5), 0.6),
 }
 
 
 @pytest.mark.parametrize("name", list(NETS))
 def test_repair_keeps_every_zero_and_comes_closer(name: str) -> None:
-    make, x = NETS[name]
+    make, shape, left = NETS[name]
     model = make().eval()
     small, masks = masked(model)
-    work = job(model, small, masks, x)
+    work = job(model, small, masks, torch.randn(shape))
     start = work.distance
     Reconstruct().run(work)
-    assert work.distance < 0.9 * start
+    assert work.distance < left * start
     for key, mask in masks.items():
         weight = small.get_parameter(key)
         assert not weight[~mask].any()

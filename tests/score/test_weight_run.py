@@ -16,7 +16,8 @@ from secateur.score.weight_run import resolve_weight, weight_scores
 from secateur.units import weight_sites
 
 NET = nn.Sequential(nn.Conv2d(2, 4, 3), nn.Flatten(), nn.Linear(4, 2))
-DATA = [(torch.randn(5, 2, 3, 3), torch.tensor([0, 1, 0, 1, 1]))] * 2
+DRAWN = torch.Generator().manual_seed(0)
+DATA = [(torch.randn(5, 2, 3, 3, generator=DRAWN), torch.tensor([0, 1, 0, 1, 1]))] * 2
 
 
 def scored(given: Any, net: nn.Module = NET, data: Any = DATA) -> dict[str, Tensor]:

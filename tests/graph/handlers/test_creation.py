@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from secateur.graph import analyze
 
-X = torch.randn(2, 4)
+X = torch.randn(2, 4, generator=torch.Generator().manual_seed(0))
 
 
 def test_new_tensors_follow_attributes_and_shapes() -> None:
