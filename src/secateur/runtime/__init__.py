@@ -1,0 +1,1 @@
+"""Sparse formats and kernels for CPUs; knows tensors, not models."""
