@@ -13,6 +13,7 @@ import ctypes
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from functools import cache
 from threading import Semaphore, Thread
 from typing import Any
 
@@ -111,9 +112,18 @@ def together(runs: Sequence[Run]) -> Iterator[None]:
 
 def trim() -> None:
     """Give freed memory back to the system: the C library keeps it for each thread by itself."""
-    if sys.platform == "linux":
-        with suppress(AttributeError, OSError):  # not glibc
-            ctypes.CDLL(None).malloc_trim(0)
+    if (malloc_trim := _malloc_trim()) is not None:
+        malloc_trim(0)
+
+
+@cache
+def _malloc_trim() -> Any:
+    """The C library's own function; None where it has none (it is not glibc)."""
+    if sys.platform != "linux":
+        return None
+    with suppress(OSError):
+        return getattr(ctypes.CDLL(None), "malloc_trim", None)
+    return None
 
 
 def twin(model: nn.Module) -> nn.Module:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from secateur.recover.solve import LAMBDAS, Solution, Sums, descend
+from secateur.recover.solve import LAMBDAS, Solution, Sums, descend, ridged
 from secateur.recover.weights.fixed import fixed_support
 from secateur.recover.weights.solvers import Solver
 from secateur.units.pattern import Pattern
@@ -79,14 +79,6 @@ def solve_sparse(
     return solved if solved.after <= plain.after else plain
 
 
-def ridged(sums: Sums, strength: float) -> Tensor:
-    """The second moments with a ridge, in units of their mean diagonal."""
-    assert sums.xx is not None
-    scale = sums.xx.diagonal(dim1=1, dim2=2).mean()
-    eye = torch.eye(sums.xx.shape[1], dtype=sums.xx.dtype, device=sums.xx.device)
-    return sums.xx + (strength * scale + 1e-30) * eye
-
-
 def _usable(fit: Sums, held: Sums, intercept: bool) -> Sums | None:
     """The moments to solve from; None where there are no rows, or none that say anything."""
     if not fit.count or fit.xx is None or held.xx is None:
@@ -106,4 +98,4 @@ def _solution(
     return Solution(turned, shift, before, held.error(turned, shift), strength)
 
 
-__all__ = ["DAMP", "ridged", "solve_masked", "solve_sparse"]
+__all__ = ["DAMP", "solve_masked", "solve_sparse"]

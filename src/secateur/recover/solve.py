@@ -11,37 +11,55 @@ from torch import Tensor
 LAMBDAS = (1e-6, 1e-4, 1e-3, 1e-2, 1e-1)
 """Ridge strengths that are tried, in units of the mean variance of an input."""
 _WIDE = 512
-_ROWS = 1024  # a block whose products lose nothing that matters in single precision
+_ROWS = 2048  # a block whose products lose nothing that matters in single precision
 
 
 class Sums:
     """Second moments of inputs `[groups, n, k]` and residuals `[groups, n, out]`, in float64.
 
-    Memory: 8 bytes times groups * k * (k + out).
+    Memory: 8 bytes times groups * k * (k + out), and as much again of one strip of columns.
     """
 
     def __init__(self) -> None:
         self.count = 0
-        self.xx: Tensor | None = None
+        self._xx: Tensor | None = None
+        self._halved = False
+
+    @property
+    def xx(self) -> Tensor | None:
+        """`xᵀ x`, or None before the first rows."""
+        if self._xx is not None and self._halved:
+            k = self._xx.shape[2]
+            for start in range(0, k, _WIDE):
+                strip = slice(start, start + _WIDE)
+                self._xx[:, start + _WIDE :, strip] = self._xx[:, strip, start + _WIDE :].mT
+            self._halved = False
+        return self._xx
+
+    @xx.setter
+    def xx(self, value: Tensor) -> None:
+        self._xx, self._halved = value, False
 
     def add(self, x: Tensor, r: Tensor) -> None:
-        """Add rows."""
+        """Add rows; of many columns only the upper half of `xᵀ x` is added to."""
         wide = torch.float64
-        new = (
-            _gram(x),
-            _product(x, r),
-            r.to(wide).square().sum((1, 2)),  # the rows of one call: few enough to be widened
-            x.sum(1, dtype=wide),
-            r.sum(1, dtype=wide),
-        )
-        if self.xx is None:
-            self.xx, self.xr, self.rr, self.x, self.r = new
+        groups, _, k = x.shape
+        if self._xx is None:
+            self._xx = x.new_zeros(groups, k, k, dtype=wide)
+            self.xr = x.new_zeros(groups, k, r.shape[2], dtype=wide)
+            self.rr = x.new_zeros(groups, dtype=wide)
+            self.x, self.r = self.xr.new_zeros(groups, k), self.xr.new_zeros(groups, r.shape[2])
+        if k < 2 * _WIDE:
+            _add_product(self._xx, x, x)
         else:
-            self.xx += new[0]
-            self.xr += new[1]
-            self.rr += new[2]
-            self.x += new[3]
-            self.r += new[4]
+            for start in range(0, k, _WIDE):
+                strip = slice(start, start + _WIDE)
+                _add_product(self._xx[:, strip, start:], x[:, :, strip], x[:, :, start:])
+            self._halved = True
+        _add_product(self.xr, x, r)
+        self.rr += r.to(wide).square().sum((1, 2))
+        self.x += x.sum(1, dtype=wide)
+        self.r += r.sum(1, dtype=wide)
         self.count += x.shape[1]
 
     def centred(self) -> Sums:
@@ -51,7 +69,7 @@ class Sums:
         n = max(self.count, 1)
         out.count = self.count
         out.x, out.r = self.x, self.r
-        out.xx = self.xx - self.x[:, :, None] * self.x[:, None, :] / n
+        out.xx = torch.baddbmm(self.xx, self.x[:, :, None], self.x[:, None, :], alpha=-1 / n)
         out.xr = self.xr - self.x[:, :, None] * self.r[:, None, :] / n
         out.rr = self.rr - self.r.square().sum(1) / n
         return out
@@ -66,25 +84,13 @@ class Sums:
         return float(total) / max(1, self.count)
 
 
-def _gram(x: Tensor) -> Tensor:
-    """`xᵀ x` in float64; of many columns the upper half only, which is then mirrored."""
-    if x.shape[2] < 2 * _WIDE:
-        return _product(x, x)
-    out = x.new_empty(x.shape[0], x.shape[2], x.shape[2], dtype=torch.float64)
-    for start in range(0, x.shape[2], _WIDE):
-        strip = slice(start, start + _WIDE)
-        found = _product(x[:, :, strip], x[:, :, start:], wide=True)
-        out[:, strip, start:] = found
-        out[:, start:, strip] = found.mT
-    return out
-
-
-def _product(a: Tensor, b: Tensor, *, wide: bool = False) -> Tensor:
-    """`aᵀ b` in float64; of many single-precision columns by blocks of rows, which is faster."""
-    if a.dtype != torch.float32 or (a.shape[2] < _WIDE and not wide):
-        return a.double().mT @ b.double()
-    parts = zip(a.split(_ROWS, 1), b.split(_ROWS, 1), strict=True)
-    return sum(((x.mT @ y.float()).double() for x, y in parts), torch.zeros((), device=a.device))
+def _add_product(total: Tensor, a: Tensor, b: Tensor) -> None:
+    """Add `aᵀ b`; of many single-precision columns by blocks of rows in single precision."""
+    if a.dtype != torch.float32 or a.shape[2] < _WIDE:
+        total += a.double().mT @ b.double()
+        return
+    for x, y in zip(a.split(_ROWS, 1), b.split(_ROWS, 1), strict=True):
+        total += x.mT @ y.float()
 
 
 @dataclass(frozen=True)
@@ -123,15 +129,12 @@ def solve(fit: Sums, held: Sums, *, intercept: bool) -> Solution | None:
     if not bool(torch.isfinite(used.xx).all() & torch.isfinite(used.xr).all()):
         return None
     before = held.error(torch.zeros_like(used.xr), None)
-    scale = used.xx.diagonal(dim1=1, dim2=2).mean()
-    eye = torch.eye(used.xx.shape[1], dtype=used.xx.dtype, device=used.xx.device)
     tried: dict[float, Solution | None] = {}
 
     def at(strength: float) -> float:
         """The held-out error of one ridge strength; infinite where it cannot be solved."""
         if strength not in tried:
-            assert used.xx is not None
-            factor, info = torch.linalg.cholesky_ex(used.xx + (strength * scale + 1e-30) * eye)
+            factor, info = torch.linalg.cholesky_ex(ridged(used, strength))
             tried[strength] = None
             if not bool(info.any()):
                 change = torch.cholesky_solve(used.xr, factor)
@@ -143,18 +146,29 @@ def solve(fit: Sums, held: Sums, *, intercept: bool) -> Solution | None:
         found = tried[strength]
         return float("inf") if found is None else found.after
 
-    descend(at, LAMBDAS if float(scale) > 0 else (1.0,))
+    descend(at, LAMBDAS if float(used.xx.diagonal(dim1=1, dim2=2).mean()) > 0 else (1.0,))
     made = [found for found in tried.values() if found is not None and found.after < before]
     return min(made, key=lambda found: found.after, default=None)
 
 
+def ridged(sums: Sums, strength: float) -> Tensor:
+    """The second moments with a ridge, in units of their mean diagonal."""
+    assert sums.xx is not None
+    out = sums.xx.clone()
+    diagonal = out.diagonal(dim1=1, dim2=2)
+    diagonal += strength * diagonal.mean() + 1e-30
+    return out
+
+
 def descend(value: Callable[[float], float], places: Sequence[float]) -> None:
-    """Look from the middle to both sides, as long as it gets better."""
+    """Look from the middle to one side, or the other, as long as it gets better."""
     middle = len(places) // 2
     for side in (places[middle + 1 :], places[:middle][::-1]):
-        last = value(places[middle])
+        start = last = value(places[middle])
         for place in side:
             found = value(place)
             if found > last:
                 break
             last = found
+        if last < start:
+            break
