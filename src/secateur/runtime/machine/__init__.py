@@ -1,0 +1,7 @@
+"""What the kernels need of the machine: its features, memory that may run, and torch's threads."""
+
+from secateur.runtime.machine.features import features
+from secateur.runtime.machine.memory import Code, Forbidden
+from secateur.runtime.machine.parallel import Pool, parallel, pool
+
+__all__ = ["Code", "Forbidden", "Pool", "features", "parallel", "pool"]
