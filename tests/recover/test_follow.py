@@ -56,6 +56,27 @@ CONV: dict[str, Callable[..., Tensor]] = {
 }
 
 
+@pytest.mark.parametrize("refreshed", [True, False])
+@pytest.mark.parametrize("name", CONV)
+def test_a_convolution_whose_weight_changes_soon_runs_once(name: str, refreshed: bool) -> None:
+    net = unsettle(Net(CONV[name])).eval()
+    new = torch.randn(net.mine.weight.shape)
+
+    def stop(pending: Pending) -> None:
+        assert pending.stale
+        net.mine.weight.copy_(new)
+        if refreshed:
+            pending.refresh(net.mine.weight, None)
+
+    x = torch.randn(2, 3, 5, 5)
+    wanted = {("mine.weight", 0): True}
+    with torch.no_grad():
+        with decomposed(), Follow(net, wanted, stop, lambda slot: True) as follow:
+            out = net(x)
+            follow.finish()
+        torch.testing.assert_close(out, net(x))
+
+
 @pytest.mark.parametrize("name", CONV)
 def test_after_refresh_the_result_is_that_of_a_fresh_run(name: str) -> None:
     model = unsettle(Net(CONV[name]))

@@ -9,6 +9,7 @@ asked of the layer (a target in the layer's own units).
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -88,6 +89,7 @@ class Pending:
     use: Use
     chain: list[Step] = field(default_factory=list)
     other: Tensor | None = None  # the other branch of the sum that ends the chain
+    stale: bool = False  # nothing was computed yet: `refresh` does
 
     @property
     def last(self) -> Tensor:
@@ -136,13 +138,16 @@ class Pending:
             self.use.out.copy_(self.use.again(weight, bias))
             for step in self.chain:
                 step.again()
+        self.stale = False
 
 
 class Follow(TorchDispatchMode):
     """Stops at the wanted linear operations of one run.
 
     wanted: slot -> whether to wait for the end of the chain (else it stops at once); None: all, at
-    once. stop: called with a `Pending`; when it returns, the run goes on.
+    once. stop: called with a `Pending`; when it returns, the run goes on. soon: says that a slot's
+    weight is about to change, so that a convolution need not run before; its result is computed
+    when `stop` returns at the latest.
     """
 
     def __init__(
@@ -150,13 +155,29 @@ class Follow(TorchDispatchMode):
         model: nn.Module,
         wanted: Mapping[Slot, bool] | None,
         stop: Callable[[Pending], object],
+        soon: Callable[[Slot], bool] | None = None,
     ) -> None:
         super().__init__()
         self.parameters = Parameters(model)
-        self.wanted, self.stop = wanted, stop
+        self.wanted, self.stop, self.soon = wanted, stop, soon
         self._calls: dict[Slot, int] = {}
         self._rows: dict[str, list[tuple[int, int] | None]] = {}
         self._open: dict[int, Pending] = {}
+
+    def _unfilled(self, func: Any, args: Any, kwargs: Any) -> Tensor | None:
+        """The form of the result of a convolution that need not run yet; None for all others."""
+        if self.soon is None or self.wanted is None or func._overloadpacket not in _CONVOLUTIONS:
+            return None
+        if any(isinstance(leaf, Tensor) and id(leaf) in self._open for leaf in args[:3]):
+            return None
+        name = self.parameters.name(args[1])
+        slot = ("" if name is None else name, 0)
+        if not self.wanted.get(slot) or not self.soon(slot):
+            return None
+        formal = [leaf.to("meta") if isinstance(leaf, Tensor) else leaf for leaf in args]
+        form = func(*formal, **kwargs)
+        out = args[0].new_empty_strided(form.shape, form.stride(), dtype=form.dtype)
+        return None if self.parameters.use(func, args, out, kwargs) is None else out
 
     def _slot(self, use: Use) -> Slot:
         """Which part of which weight: the parts of a packed one are numbered as they come."""
@@ -168,11 +189,11 @@ class Follow(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         pending = self._meet(func, args, kwargs) if self._open else None
-        if func._overloadpacket in _CONVOLUTIONS:
-            with fast_convolutions():
+        out = unfilled = self._unfilled(func, args, kwargs)
+        if unfilled is None:
+            convolution = func._overloadpacket in _CONVOLUTIONS
+            with fast_convolutions() if convolution else nullcontext():
                 out = func(*args, **kwargs)
-        else:
-            out = func(*args, **kwargs)
         if pending is not None:
             self._extend(pending, func, args, kwargs, out)
             return out
@@ -181,7 +202,7 @@ class Follow(TorchDispatchMode):
         if use is not None and slot is not None and (self.wanted is None or slot in self.wanted):
             number = self._calls.get(slot, 0)
             self._calls[slot] = number + 1
-            made = Pending(slot, number, use)
+            made = Pending(slot, number, use, stale=unfilled is not None)
             if self.wanted is not None and self.wanted[slot]:
                 self._open[id(out)] = made
             else:
@@ -231,6 +252,9 @@ class Follow(TorchDispatchMode):
         for tensor in (pending.use.out, *(step.result for step in pending.chain)):
             self._open.pop(id(tensor), None)
         self.stop(pending)
+        if pending.stale:
+            spec, tensors = pending.use.spec, self.parameters.tensors
+            pending.refresh(tensors[spec.weight], None if spec.bias is None else tensors[spec.bias])
 
 
 def _step(func: Any, args: Any, parameters: Parameters, x: Tensor) -> Affine | None:

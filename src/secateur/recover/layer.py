@@ -178,7 +178,9 @@ class Layer:
             # what an earlier repair gave to the norm behind is there already
             moved = after.tensor - before.tensor[self.place.outputs]
             wanted = wanted - _wide(moved) * after.sign
-        self._sum(small.use.inputs(index), wanted - _wide(small.use.outputs(index)), held)
+        x = small.use.inputs(index)
+        given = self._given(x) if small.stale else small.use.outputs(index)
+        self._sum(x, wanted - _wide(given), held)
 
     def teach(self, dense: Pending, held: bool) -> None:
         """Take rows of the dense network only: kept inputs, and what they do not give.
@@ -189,11 +191,13 @@ class Layer:
             return
         index = self._index(dense.use)
         x = dense.use.inputs(index)[:, :, self.place.columns]
-        given = torch.einsum("gnk,gok->ngo", x, self.place.small.matrix(self.weight)).flatten(1)
-        if self.bias is not None:
-            given = given + self.bias[self._biased]
         wanted = _wide(dense.use.outputs(index)[:, self.place.outputs])
-        self._sum(x, wanted - _wide(given), held)
+        self._sum(x, wanted - _wide(self._given(x)), held)
+
+    def _given(self, x: Tensor) -> Tensor:
+        """What the smaller layer makes of rows of inputs."""
+        given = torch.einsum("gnk,gok->ngo", x, self.place.small.matrix(self.weight)).flatten(1)
+        return given if self.bias is None else given + self.bias[self._biased]
 
     def _sum(self, x: Tensor, lacking: Tensor, held: bool) -> None:
         lacking = lacking.reshape(len(lacking), x.shape[0], -1).transpose(0, 1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -133,7 +133,7 @@ class Reconstruct:
         def start() -> None:
             call, held = waiting.popleft()
             dense = _run(twin(job.dense), call, wanted)
-            small = _run(twin(job.small), call, wanted)
+            small = _run(twin(job.small), call, wanted, lambda slot: not layers[slot].done)
             runs.extend((dense, small))
             pairs.append(_Pair(dense, small, held))
             dense.advance()
@@ -180,7 +180,8 @@ class Reconstruct:
         layer.done = True
         if layer.solve(alike[0].shift):
             for small in alike:
-                small.refresh(layer.weight, layer.bias)
+                if not small.stale:  # or it runs for the first time when it goes on
+                    small.refresh(layer.weight, layer.bias)
 
 
 @dataclass(frozen=True)
@@ -251,9 +252,14 @@ def _calls(job: Job) -> list[tuple[Call, bool]]:
     return [*mixed, *held]
 
 
-def _run(model: nn.Module, call: Call, wanted: Mapping[Slot, bool]) -> Run:
+def _run(
+    model: nn.Module,
+    call: Call,
+    wanted: Mapping[Slot, bool],
+    soon: Callable[[Slot], bool] | None = None,
+) -> Run:
     def work(run: Run) -> None:
-        with Follow(model, wanted, run.stop) as follow:
+        with Follow(model, wanted, run.stop, soon) as follow:
             call.run(model)
             follow.finish()
 
