@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from secateur.measure.latency_cache import TimeCache, cache_folder, conditions
+from secateur.measure.latency_cache import TimeCache, conditions
 
 HERE = {"device": "cpu: a", "threads": "1"}
 
@@ -117,20 +117,6 @@ def test_where_nothing_can_be_written_there_is_no_cache(tmp_path: Path) -> None:
     blocked["a"] = 1.0
     blocked.save()
     assert not list(tmp_path.glob("*.tmp"))
-
-
-def test_the_place_follows_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SECATEUR_CACHE", str(tmp_path / "own"))
-    assert cache_folder() == tmp_path / "own"
-    monkeypatch.setenv("SECATEUR_CACHE", "")
-    monkeypatch.setattr(sys, "platform", "linux")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert cache_folder() == tmp_path / "secateur"
-    monkeypatch.delenv("XDG_CACHE_HOME")
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    assert cache_folder() == tmp_path / "home" / ".cache" / "secateur"
-    monkeypatch.setattr(sys, "platform", "darwin")
-    assert cache_folder() == tmp_path / "home" / "Library" / "Caches" / "secateur"
 
 
 def test_conditions_tell_machines_and_threads_apart() -> None:

@@ -6,7 +6,6 @@ import hashlib
 import json
 import os
 import platform
-import sys
 import tempfile
 from collections.abc import Mapping
 from contextlib import suppress
@@ -18,26 +17,6 @@ import torch
 
 VERSION = 1
 _MOST = 50_000
-
-
-def cache_folder() -> Path | None:
-    """Where caches are: `$SECATEUR_CACHE`, or `secateur` in the platform's folder for caches.
-
-    None where there is no home. The folder need not exist.
-    """
-    own = os.environ.get("SECATEUR_CACHE")
-    if own:
-        return Path(own)
-    try:
-        if sys.platform == "win32":
-            local = os.environ.get("LOCALAPPDATA")
-            return (Path(local) if local else Path.home() / "AppData" / "Local") / "secateur"
-        if sys.platform == "darwin":
-            return Path.home() / "Library" / "Caches" / "secateur"
-        given = os.environ.get("XDG_CACHE_HOME")
-        return (Path(given) if given else Path.home() / ".cache") / "secateur"
-    except RuntimeError:
-        return None
 
 
 def conditions(device: torch.device, threads: int) -> dict[str, str]:

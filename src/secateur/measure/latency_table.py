@@ -21,10 +21,11 @@ import torch
 from torch import nn
 
 from secateur.core.batches import as_call, tensors_in
+from secateur.core.cache import cache_folder
 from secateur.core.measured import Latency
 from secateur.graph.graph import Graph
 from secateur.measure.clock import measure
-from secateur.measure.latency_cache import TimeCache, cache_folder, conditions
+from secateur.measure.latency_cache import TimeCache, conditions
 from secateur.measure.latency_jobs import Found, Job, find
 from secateur.measure.program import Counts, Program
 
