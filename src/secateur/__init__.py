@@ -71,6 +71,7 @@ _HOMES = {
     "secateur.ship": ("load",),
     "secateur.ship.export": ("export",),
     "secateur.core.errors": ("SecateurError",),
+    "secateur.interpret": ("circuit",),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 _ROOMS = {
@@ -121,6 +122,7 @@ if TYPE_CHECKING:
     from secateur.core.scope import skip as skip
     from secateur.graph import rewrite as rewrite
     from secateur.graph import rule as rule
+    from secateur.interpret import circuit as circuit
     from secateur.measure.metric import Accuracy as Accuracy
     from secateur.measure.metric import Loss as Loss
     from secateur.recover import Compensate as Compensate

@@ -71,7 +71,7 @@ class Metric:
         chosen = self.batches if order is None else (self.batches[k] for k in order)  # type: ignore[index]
         for batch in chosen:
             with untouched(model), torch.no_grad():
-                labels = _labels(batch)
+                labels = labels_of(batch)
                 output = batch_call(model, batch).run(model)
                 values = self.values(output, labels)
             yield values.detach().double().cpu().reshape(-1)
@@ -150,7 +150,12 @@ def _mean_of_valid(values: Tensor, valid: Tensor) -> Tensor:
     return ((values * valid).sum(1) / count.clamp(min=1))[count > 0]
 
 
-def _labels(batch: Any) -> Tensor:
+def labels_of(batch: Any) -> Tensor:
+    """The labels of a batch.
+
+    Raises:
+        InputError: It has none.
+    """
     if isinstance(batch, Mapping):
         found = next((batch[key] for key in _LABELS if key in batch), None)
     else:
