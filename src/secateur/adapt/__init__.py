@@ -1,16 +1,18 @@
 """Networks that adapt while they run: to the load, to a deadline, to the input."""
 
+from secateur.adapt.activations import activations
 from secateur.adapt.build import build
 from secateur.adapt.controller import Controller, Event
 from secateur.adapt.dial import Dial
 from secateur.adapt.early import exits
 from secateur.adapt.exiting import Exits
+from secateur.adapt.lazy import Lazy
 from secateur.adapt.level import Level
 from secateur.adapt.memory import Memory
 from secateur.adapt.monitor import Monitor
 from secateur.adapt.vit import Tokens, tokens
 
 __all__ = [
-    "Controller", "Dial", "Event", "Exits", "Level", "Memory", "Monitor", "Tokens", "build",
-    "exits", "tokens",
+    "Controller", "Dial", "Event", "Exits", "Lazy", "Level", "Memory", "Monitor", "Tokens",
+    "activations", "build", "exits", "tokens",
 ]  # fmt: skip
