@@ -1,4 +1,4 @@
-"""Makes `planes_reference` importable, whatever pytest's import mode."""
+"""Makes `planes_reference` and `guarded` importable, whatever pytest's import mode."""
 
 from __future__ import annotations
 

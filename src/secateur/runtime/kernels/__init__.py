@@ -1,0 +1,1 @@
+"""Kernels that LLVM makes for this processor, through llvmlite."""

@@ -1,0 +1,261 @@
+"""The planes kernel over compressed sparse rows, for any processor that LLVM knows.
+
+A tile is `V` vectors of positions of one output plane, held in registers: for each non-zero its
+value is broadcast and multiplied with `V` vectors of the input. Several non-zeros go into sums of
+their own where `V` is too small to keep the multipliers busy. All planes are made for one tile of
+positions before the next, so that the part of the input that they read stays in the cache; inputs
+with many planes are taken in blocks of columns for the same reason.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from secateur.core.errors import InputError
+from secateur.runtime.kernels import llvm
+from secateur.runtime.kernels.activation import activate
+from secateur.runtime.kernels.ir import Function
+from secateur.runtime.planes import Planes
+
+CALL = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * 3, *[ctypes.c_int64] * 4)
+_NAME = "planes"
+_ARGUMENTS = (
+    "ptr x",
+    "ptr y",
+    "ptr residual",
+    *(f"i64 {n}" for n in ("begin", "end", "first", "last")),
+)
+_NEAR = 48 * 1024  # bytes that may stay close to the core: most of a first-level cache
+_CHEAP = ("none", "relu", "relu6")
+
+
+@dataclass(frozen=True)
+class Tile:
+    """vectors: of positions that are held in registers. blocks: of columns."""
+
+    vectors: int
+    blocks: int = 1
+
+
+class CsrKernel:
+    """A layer compiled for this machine; see `planes.Kernel`.
+
+    tile: how it is cut up (`tiles` gives those that are worth timing).
+
+    Example:
+        >>> from secateur.runtime.planes import from_linear
+        >>> layer = from_linear(np.eye(2, dtype=np.float32) * 3, pitch=16)
+        >>> x, y = np.ones((2, 16), np.float32), np.zeros((2, 16), np.float32)
+        >>> if llvm.available():
+        ...     kernel = CsrKernel(layer)
+        ...     kernel(x.ctypes.data, y.ctypes.data, 0, 0, 16, 0, 2)
+        ...     assert (y == 3).all()
+    """
+
+    block = 1
+
+    def __init__(self, layer: Planes, tile: Tile | None = None) -> None:
+        target = llvm.host()
+        tile = tile or tiles(layer)[0]
+        if layer.nnz and max(map(abs, layer.reach)) >= 2**31:
+            raise InputError("an offset is beyond 2**31 floats")
+        self.name = "llvm-csr"
+        self.step = target.lanes
+        self.tile = tile
+        text = source(layer, tile, target)
+        code = llvm.load(text, target)
+        indptr, order = _blocked(layer, tile.blocks)
+        entries = np.empty(layer.nnz, [("offset", "<i4"), ("value", "<f4")])
+        entries["offset"], entries["value"] = layer.offsets[order], layer.values[order]
+        bias = np.zeros(layer.rows, np.float32) if layer.bias is None else layer.bias
+        mask = np.zeros(0, np.uint32) if layer.mask is None else layer.mask
+        padded = -(-len(mask) // target.lanes) * target.lanes
+        mask = np.concatenate([mask, np.zeros(padded - len(mask) + 256, np.uint32)])
+        self._held = (entries, indptr, bias, mask)
+        numbers = (layer.out_pitch, tile.blocks, layer.rows, padded)
+        self._context = np.array([*(a.ctypes.data for a in self._held), *numbers], np.int64)
+        self.bytes = sum(array.nbytes for array in self._held) + self._context.nbytes
+        thunk = llvm.bind(_ARGUMENTS, code.address(_NAME), self._context.ctypes.data)
+        self._code = (code, thunk)
+        self.address = thunk.address("bound")
+        self._call = CALL(self.address)
+
+    def __call__(
+        self, x: int, y: int, residual: int, begin: int, end: int, first: int, last: int
+    ) -> None:
+        """Run on addresses of float32 buffers."""
+        self._call(x, y, residual, begin, end, first, last)
+
+
+def tiles(layer: Planes, positions: int = 1 << 20) -> list[Tile]:
+    """Tiles that are worth timing for a layer and a number of positions, the likely best first.
+
+    Example:
+        >>> from secateur.runtime.planes import from_linear
+        >>> if llvm.available():
+        ...     assert tiles(from_linear(np.eye(3), pitch=16), positions=3) == [Tile(1)]
+    """
+    target = llvm.host()
+    most = target.registers - 3
+    vectors = max(1, -(-positions // target.lanes))
+    even = -(-vectors // -(-vectors // most))
+    found = [Tile(n) for n in dict.fromkeys((min(4, even), even, min(7, even)))]
+    read = len(np.unique(layer.offsets)) * 4 * target.lanes
+    for vectors in (min(8, even), even):
+        if read * vectors > _NEAR:
+            found.append(Tile(vectors, min(4, -(-read * vectors // _NEAR))))
+    return list(dict.fromkeys(found))
+
+
+def _blocked(layer: Planes, blocks: int) -> tuple[np.ndarray, np.ndarray]:
+    """Where the rows of every block of columns are, and the order of the non-zeros.
+
+    Blocks share the range of offsets equally.
+    """
+    if blocks == 1 or not layer.nnz:
+        ends = layer.indptr[1:]
+        indptr = np.concatenate([layer.indptr, np.repeat(ends[-1:], layer.rows * (blocks - 1))])
+        return indptr, np.arange(layer.nnz)
+    low, high = layer.reach
+    where = (layer.offsets - low) * blocks // (high - low + 1)
+    rows = np.repeat(np.arange(layer.rows), np.diff(layer.indptr))
+    key = where * layer.rows + rows
+    order = np.argsort(key, kind="stable")
+    counts = np.bincount(key, minlength=blocks * layer.rows)
+    return np.concatenate([[0], np.cumsum(counts)]), order
+
+
+def source(layer: Planes, tile: Tile, target: llvm.Target) -> str:
+    """The text of the kernel that a layer needs; layers of the same kind share it."""
+    f = Function(_NAME, ["ptr context", *_ARGUMENTS], lanes=target.lanes, fused=target.fused)
+    writer = _Writer(f, layer, target.registers)
+    writer.write(tile)
+    return f.text()
+
+
+class _Writer:
+    """Writes one kernel; the names of what it reads from the context are fields."""
+
+    def __init__(self, f: Function, layer: Planes, registers: int) -> None:
+        self.f = f
+        self.activation = layer.activation
+        self.residual = layer.residual
+        self.masked = layer.mask is not None
+        self.registers = registers
+        self.entries, self.indptr, self.bias, self.mask = (
+            f.read("%context", i, "ptr") for i in range(4)
+        )
+        self.pitch, self.blocks, self.rows, self.known = (
+            f.read("%context", i) for i in range(4, 8)
+        )
+
+    def write(self, tile: Tile) -> None:
+        """Tiles of `V` vectors, then smaller ones for what is left."""
+        begin = "%begin"
+        sizes = [tile.vectors, *(n for n in (4, 2, 1) if n < tile.vectors)]
+        for size in sizes:
+            with self.f.loop(begin, "%end", size * self.f.lanes) as position:
+                if tile.blocks == 1:
+                    self._planes(position.index, size, None)
+                else:
+                    with self.f.loop(0, self.blocks) as block:
+                        self._planes(position.index, size, block.index)
+            begin = position.index
+
+    def _planes(self, position: str, size: int, block: str | None) -> None:
+        """All planes of the range, for one tile of positions and one block of columns."""
+        f = self.f
+        x = f.at("%x", position)
+        skipped = 0 if block is None else f.integer("mul", block, self.rows)
+        with f.loop("%first", "%last") as row:
+            place = f.integer("add", skipped, row.index)
+            start = f.read(self.indptr, place)
+            stop = f.read(self.indptr, f.integer("add", place, 1))
+            here = f.integer("add", f.integer("mul", row.index, self.pitch), position)
+            outputs = self._along(f.at("%y", here), size)
+            sums = self._start(row.index, here, outputs, block)
+            sums = self._sum(x, start, stop, sums)
+            if block is None:
+                self._finish(position, outputs, sums)
+            else:
+                for value, place in zip(sums, outputs, strict=True):
+                    f.store(value, place)
+                with f.when(f.integer("icmp eq", f.integer("add", block, 1), self.blocks)):
+                    self._finish(position, outputs, [f.load(place) for place in outputs])
+
+    def _along(self, pointer: str, size: int) -> list[str]:
+        return [self.f.at(pointer, i * self.f.lanes) for i in range(size)]
+
+    def _start(self, row: str, here: str, outputs: Sequence[str], block: str | None) -> list[str]:
+        """What sums start from: bias and residual, or what the blocks before gave."""
+        f = self.f
+        if block is not None:
+            # the first block reads its own bias; the others what is in the output
+            return self._start_block(row, here, outputs, block)
+        bias = f.broadcast(f.at(self.bias, row))
+        if not self.residual:
+            return [bias] * len(outputs)
+        places = self._along(f.at("%residual", here), len(outputs))
+        return [f.add(bias, f.load(place)) for place in places]
+
+    def _start_block(self, row: str, here: str, outputs: Sequence[str], block: str) -> list[str]:
+        f = self.f
+        with f.when(f.integer("icmp eq", block, 0)):
+            for value, place in zip(self._start(row, here, outputs, None), outputs, strict=True):
+                f.store(value, place)
+        return [f.load(place) for place in outputs]
+
+    def _sum(self, x: str, start: str, stop: str, sums: Sequence[str]) -> list[str]:
+        """Add up the non-zeros of a row, several at a time into sums of their own."""
+        f, size = self.f, len(sums)
+        ways = max(1, min(8 // size, (self.registers - 2) // size))
+        zero = f.constant(0)
+        begin, values = start, list(sums)
+        if ways > 1:
+            with f.loop(start, stop, ways, [*sums, *[zero] * (size * (ways - 1))]) as many:
+                many.after = []
+                for way in range(ways):
+                    part = many.values[way * size : (way + 1) * size]
+                    many.after += self._add(x, f.integer("add", many.index, way), part)
+            begin, values = many.index, many.values[:size]
+            for way in range(1, ways):
+                part = many.values[way * size : (way + 1) * size]
+                values = [f.add(a, b) for a, b in zip(values, part, strict=True)]
+        with f.loop(begin, stop, 1, values) as one:
+            one.after = self._add(x, one.index, one.values)
+        return one.values
+
+    def _add(self, x: str, index: str, sums: Sequence[str]) -> list[str]:
+        """One non-zero."""
+        f = self.f
+        entry = f.at(self.entries, index, "i64")
+        offset = f.read(entry, 0, "i32")
+        value = f.broadcast(f.at(entry, 1))
+        places = self._along(f.at(x, offset), len(sums))
+        return [f.fma(value, f.load(place), s) for place, s in zip(places, sums, strict=True)]
+
+    def _finish(self, position: str, outputs: Sequence[str], sums: Sequence[str]) -> None:
+        """Activation, mask, store."""
+        f = self.f
+        where = f.least(position, self.known) if self.masked else ""
+        if self.activation in _CHEAP:
+            for i, (value, place) in enumerate(zip(sums, outputs, strict=True)):
+                self._store(activate(f, self.activation, value), place, where, i * f.lanes)
+            return
+        for value, place in zip(sums, outputs, strict=True):
+            f.store(value, place)
+        with f.loop(0, len(outputs) * f.lanes, f.lanes) as i:
+            place = f.at(outputs[0], i.index)
+            self._store(activate(f, self.activation, f.load(place)), place, where, i.index)
+
+    def _store(self, value: str, place: str, where: str, more: str | int) -> None:
+        f = self.f
+        if self.masked:
+            kept = f.at(self.mask, f.integer("add", where, more), "i32")
+            kind = f"<{f.lanes} x i32>"
+            value = f.bits("and", value, f.value(f"load {kind}, ptr {kept}, align 4"))
+        f.store(value, place)
