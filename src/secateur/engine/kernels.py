@@ -1,0 +1,113 @@
+"""Kernels of a layer for given forms: which there are, and how one is made from its name."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from secateur.core.errors import SecateurError
+from secateur.engine.layer import Layer
+from secateur.engine.layout import Form
+from secateur.runtime.emit import planes as emitted
+from secateur.runtime.emit.order import Tile as Block
+from secateur.runtime.kernels import csr, llvm
+from secateur.runtime.planes import Kernel, Planes, from_conv, from_linear
+
+_MOST_CODE = 1 << 20
+"""Non-zeros beyond which a nearly dense layer gets no code of its own."""
+
+
+def planes_of(layer: Layer, inside: Form, outside: Form) -> Planes:
+    """A layer as numbers. inside: of what it reads: the phases, for a strided convolution."""
+    weight = layer.weight.dense().numpy()
+    bias = layer.bias
+    if not layer.dims:
+        return from_linear(
+            weight, pitch=inside.pitch, out_pitch=outside.pitch, bias=bias,
+            activation=layer.activation, residual=layer.residual,
+        )  # fmt: skip
+    return from_conv(
+        weight, pitch=inside.pitch, row=outside.row, out_pitch=outside.pitch,
+        stride=layer.stride, padding=layer.padding, dilation=layer.dilation, groups=layer.groups,
+        bias=bias, activation=layer.activation, residual=layer.residual,
+        size=outside.size if outside.bordered else None,
+    )  # fmt: skip
+
+
+def names(planes: Planes, positions: int) -> list[str]:
+    """Kernels that this machine has for a layer, the likely best first."""
+    found: list[str] = []
+    if planes.density < 0.7 or planes.nnz < _MOST_CODE // 16:
+        for isa in emitted.available()[:1]:
+            if emitted.supports(planes):
+                found += [f"emit-{isa.name} {b.rows}x{b.vectors}" for b in blocks(isa.registers)]
+    if llvm.available():
+        found += [f"llvm-csr {t.vectors}/{t.blocks}" for t in csr.tiles(planes, positions)]
+    return found
+
+
+def blocks(registers: int) -> Sequence[Block]:
+    """Rows and vectors that an emitted kernel holds in registers."""
+    if registers == 32:
+        return (Block(30, 1), Block(14, 2))
+    return (Block(4, 3), Block(6, 2), Block(3, 4))
+
+
+def build(planes: Planes, name: str) -> Kernel:
+    """Make a kernel by its name, as `names` gives it.
+
+    Raises:
+        SecateurError: This machine has no such kernel.
+    """
+    kind, _, tile = name.partition(" ")
+    if kind == "llvm-csr" and llvm.available():
+        vectors, parts = (int(n) for n in tile.split("/"))
+        return csr.CsrKernel(planes, csr.Tile(vectors, parts))
+    for isa in emitted.available():
+        if kind == f"emit-{isa.name}":
+            rows, vectors = (int(n) for n in tile.split("x"))
+            return emitted.EmittedKernel(planes, Block(rows, vectors), isa)
+    raise SecateurError(f"kernel {name!r} is not one of this machine")
+
+
+def tasks(
+    kernel: Kernel, planes: int, positions: int, threads: int, chunk: int, weights: np.ndarray
+) -> list[tuple[int, int, int, int]]:
+    """How a layer is split: (begin, end, first, last), for as many threads.
+
+    chunk: positions that are made at a time, 0 for all. weights: non-zeros by plane, by which rows
+    are shared out where positions are too few.
+
+    Example:
+        >>> kernel = type("", (), {"step": 8, "block": 1})
+        >>> tasks(kernel, 4, 20, 1, 0, np.ones(4))
+        [(0, 24, 0, 4)]
+        >>> tasks(kernel, 4, 20, 2, 0, np.array([3, 1, 1, 1]))
+        [(0, 24, 0, 1), (0, 24, 1, 4)]
+    """
+    step, end = kernel.step, -(-positions // kernel.step) * kernel.step
+    size = -(-chunk // step) * step if chunk else end
+    if threads > 1 and end // step >= 8 * threads:
+        size = min(size, -(-end // (4 * threads * step)) * step)
+    ranges = [(b, min(b + size, end)) for b in range(0, end, size)]
+    parts = 1 if len(ranges) >= 2 * threads or threads == 1 else threads
+    cuts = _cuts(weights, parts, kernel.block)
+    return [(b, e, f, l) for f, l in zip(cuts, cuts[1:], strict=False) for b, e in ranges]
+
+
+def _cuts(weights: np.ndarray, parts: int, block: int) -> list[int]:
+    """Row numbers between which there are about as many non-zeros, at multiples of `block`."""
+    rows = len(weights)
+    if parts == 1:
+        return [0, rows]
+    total = np.cumsum(weights + 1)
+    wanted = total[-1] * np.arange(1, parts) / parts
+    inner = np.round((np.searchsorted(total, wanted) + 1) / block).astype(int) * block
+    return sorted({0, *(int(n) for n in inner if 0 < n < rows), rows})
+
+
+def with_values(planes: Planes, values: np.ndarray) -> Planes:
+    """The same layer with other values."""
+    return replace(planes, values=np.ascontiguousarray(values, np.float32))

@@ -1,0 +1,362 @@
+"""A graph for one shape of inputs: steps over fixed memory, ready to run.
+
+A program is made by running the graph once on real inputs. What is a view of its own memory then
+stays one, and costs nothing later; everything else becomes a step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from secateur.engine.arena import Arena, Buffer
+from secateur.engine.graph import Graph, Node, Ref, function, refs, substitute
+from secateur.engine.kernels import tasks
+from secateur.engine.layer import Dense, Layer
+from secateur.engine.layout import SLACK, Form, Layout, image_size, split_phases
+from secateur.runtime.machine import parallel
+from secateur.runtime.planes import Kernel
+
+Step = Callable[[list[Any]], None]
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """A layer's kernel, and how many positions it makes at a time (0: all)."""
+
+    kernel: Kernel
+    chunk: int
+    weights: np.ndarray
+
+
+@dataclass
+class Parts:
+    """What programs of one shape share.
+
+    kernels: of the layers that run on planes. dense: of the others, made when they are needed.
+    """
+
+    graph: Graph
+    layout: Layout
+    kernels: Mapping[str, Chosen]
+    dense: dict[str, Dense] = field(default_factory=dict)
+
+    def through_torch(self, name: str) -> Dense:
+        """The layer with dense weights."""
+        if name not in self.dense:
+            self.dense[name] = Dense(self.graph.layers[name])
+        return self.dense[name]
+
+
+class Slot:
+    """A value that each run makes anew, by its place in the run's list."""
+
+    def __init__(self, place: int) -> None:
+        self.place = place
+
+
+class Program:
+    """Steps, and the memory that they work in; one run at a time.
+
+    steps: (node, what runs) in order. Calls take the graph's inputs and give its outputs.
+    """
+
+    def __init__(self, parts: Parts, inputs: Sequence[Any]) -> None:
+        self.arena = Arena()
+        self.steps: list[tuple[str, Step]] = []
+        self._parts, self._graph = parts, parts.graph
+        self._run: list[Any] = list(inputs)
+        self._values: dict[str, Any] = dict(parts.graph.weights)
+        self._values |= {name: Slot(i) for i, name in enumerate(parts.graph.inputs)}
+        self._constant = set(parts.graph.weights)
+        left = parts.graph.uses
+        for node in self._graph.nodes:
+            self._add(node)
+            for name in node.refs:
+                left[name] -= 1
+                if not left[name]:
+                    self.arena.free(name)
+                    self._forget(name)
+        self._outputs = [self._output(item) for item in self._graph.outputs]
+        self._size = len(self._run)
+        del self._run, self._values, self._constant
+
+    def __call__(self, inputs: Sequence[Any]) -> list[Any]:
+        """Run all steps; what is given back is the caller's own."""
+        run = [*inputs, *[None] * (self._size - len(inputs))]
+        for _, step in self.steps:
+            step(run)
+        given = [run[v.place] if isinstance(v, Slot) else v for v, _ in self._outputs]
+        return [
+            value.clone(memory_format=torch.contiguous_format) if ours else value
+            for value, (_, ours) in zip(given, self._outputs, strict=True)
+        ]
+
+    def _output(self, item: Any) -> tuple[Any, bool]:
+        """A value to give back, and whether it must be copied, as the memory is ours."""
+        if not isinstance(item, Ref):
+            return item, False
+        value, now = self._values[item.name], self._now(item.name)
+        return value, _tensor(now) and (_tensor(value) or self.arena.find(now) is not None)
+
+    # Building. `_run` holds what the first run gives; `_values` says where it is.
+
+    def _add(self, node: Node) -> None:
+        if node.op == "layer" and node.name in self._parts.kernels:
+            self._planes(node)
+        elif node.op == "layer":
+            self._torch(node, self._parts.through_torch(node.name))
+        else:
+            self._torch(node, function(node.op))
+
+    def _now(self, name: str) -> Any:
+        """The value of this first run."""
+        value = self._values[name]
+        return self._run[value.place] if isinstance(value, Slot) else value
+
+    def _forget(self, name: str) -> None:
+        value = self._values.get(name)
+        if isinstance(value, Slot) and value.place >= len(self._graph.inputs):
+            self._run[value.place] = None
+
+    def _do(self, name: str, step: Step) -> None:
+        step(self._run)
+        self.steps.append((name, step))
+
+    def _slot(self, value: Any) -> Slot:
+        self._run.append(value)
+        return Slot(len(self._run) - 1)
+
+    def _torch(self, node: Node, run: Callable[..., Any]) -> None:
+        """Something that torch runs: once and for all, as a view, or in every run."""
+        name, form = node.name, self._parts.layout.values.get(node.name)
+        args, kwargs = substitute((node.args, node.kwargs), self._now)
+        value = run(*args, **kwargs)
+        if node.op == "aten.sym_size.int" or (
+            all(n in self._constant for n in node.refs) and not _random(run)
+        ):
+            self._values[name] = value
+            self._constant.add(name)
+            return
+        fixed = not any(isinstance(self._values[n], Slot) for n in node.refs)
+        shared = [self.arena.share(name, tensor) for tensor in _tensors(value)]
+        if fixed and any(shared):
+            self._values[name] = value
+            return
+        given = _arguments(node, self._values)
+        if form is not None and _tensor(value):
+            buffer = self.arena.take(name, form.floats(value.shape), form)
+            target = form.view(buffer.tensor, value.shape)
+            target.copy_(value)
+            self._values[name] = target
+            self.steps.append((name, _into(run, given, target)))
+            return
+        slot = self._values[name] = self._slot(value)
+        self.steps.append((name, _anew(run, given, slot.place)))
+
+    def _planes(self, node: Node) -> None:
+        """A layer on planes: its inputs brought into form, then its kernel."""
+        name, layout = node.name, self._parts.layout
+        layer, chosen = self._graph.layers[name], self._parts.kernels[name]
+        source, *others = node.refs
+        shape = self._shape(node, layer)
+        form = layout.values[name]
+        if name in layout.split:
+            x = self._phases(name, source, layer, layout.split[name])
+        else:
+            x = self._formed(source, layout.values[source], f"{name}.x")
+        buffer = self.arena.take(name, form.floats(shape), form)
+        y = form.view(buffer.tensor, shape)
+        residual = self._formed(others[0], form, f"{name}.r") if others else None
+        images = shape[0] if form.image else 1
+        steps = (x[1], form.pitch * layer.out, form.pitch * layer.out if others else 0)
+        starts = (x[0].data_ptr(), y.data_ptr(), 0 if residual is None else residual[0].data_ptr())
+        held = (x[0], y, residual)
+        self._do(name, _Kernel(chosen, layer.out, form.positions, images, starts, steps, held))
+        self._values[name] = y
+        self.arena.free(f"{name}.x")
+        self.arena.free(f"{name}.r")
+
+    def _shape(self, node: Node, layer: Layer) -> tuple[int, ...]:
+        inside = self._now(node.refs[0]).shape
+        if not layer.dims:
+            return (*inside[:-1], layer.out)
+        size = (inside[2], inside[3]) if layer.dims == 2 else (1, inside[2])
+        return (inside[0], layer.out, *layer.output_size(size)[2 - layer.dims :])
+
+    def _formed(self, source: str, form: Form, label: str) -> tuple[Tensor, int]:
+        """A value in a form, and the floats between its images: as it is, or copied."""
+        value = self._now(source)
+        step = value.shape[1] * form.pitch if form.image else 0
+        buffer = None if isinstance(self._values[source], Slot) else self.arena.find(value)
+        if buffer is not None and _lies(value, form, buffer):
+            return value, step
+        copy = self.arena.take(label, form.floats(value.shape), form)
+        target = form.view(copy.tensor, value.shape)
+        self._do(label, _copied(self._values[source], target))
+        return target, step
+
+    def _phases(self, name: str, source: str, layer: Layer, form: Form) -> tuple[Tensor, int]:
+        """The input of a strided convolution, split into phases that lie as planes."""
+        value = self._now(source)
+        images, channels = value.shape[:2]
+        found = split_phases(layer)
+        shape = (images, channels * len(found), *form.size)
+        buffer = self.arena.take(f"{name}.x", form.floats(shape), (form, len(found)))
+        whole = form.view(buffer.tensor, shape)
+        a, b = layer.stride
+        pairs = []
+        for i, (down, across) in enumerate(found):
+            rows = slice(down, None, a) if value.dim() == 4 else None
+            index = (..., rows, slice(across, None, b)) if rows else (..., slice(across, None, b))
+            high, wide = image_size(value.shape)
+            size = (-(-(high - down) // a), -(-(wide - across) // b))
+            target = whole[:, i :: len(found), : size[0], : size[1]]
+            pairs.append((index, target if value.dim() == 4 else target.squeeze(2)))
+        self._do(f"{name}.x", _split(self._values[source], pairs))
+        return whole, shape[1] * form.pitch
+
+
+class _Kernel:
+    """One kernel over all images, as a table of tasks for each number of threads."""
+
+    def __init__(
+        self,
+        chosen: Chosen,
+        planes: int,
+        positions: int,
+        images: int,
+        starts: tuple[int, int, int],
+        steps: tuple[int, int, int],
+        held: Any,
+    ) -> None:
+        self.chosen, self._held = chosen, held
+        self._size = planes, positions, images
+        self._starts, self._steps = starts, steps
+        self._tables: dict[int, np.ndarray] = {}
+
+    def __call__(self, run: list[Any]) -> None:
+        parallel(self.chosen.kernel.address, self.table(torch.get_num_threads()))
+
+    def table(self, threads: int) -> np.ndarray:
+        """Addresses and ranges, one task a row."""
+        found = self._tables.get(threads)
+        if found is None:
+            planes, positions, images = self._size
+            each = max(1, threads // images)
+            ranges = tasks(
+                self.chosen.kernel, planes, positions, each, self.chosen.chunk, self.chosen.weights
+            )
+            found = np.array(
+                [
+                    [s + 4 * i * d for s, d in zip(self._starts, self._steps, strict=True)]
+                    + list(r)
+                    for i in range(images)
+                    for r in ranges
+                ],
+                np.int64,
+            ).reshape(-1, 7)
+            self._tables[threads] = found
+        return found
+
+
+def _lies(value: Tensor, form: Form, buffer: Buffer) -> bool:
+    """Whether a value in a buffer has a form, border and slack included."""
+    if value.dtype != torch.float32 or value.dim() < 2:
+        return False
+    same = all(
+        size == 1 or have == want
+        for size, have, want in zip(
+            value.shape, value.stride(), form.strides(value.shape), strict=True
+        )
+    )
+    if form.image:
+        return same and buffer.key == form and value.storage_offset() == _start(buffer, form)
+    last = value.storage_offset() + (value.shape[-1] - 1) * form.pitch + form.size[1] + SLACK
+    return same and last <= _start(buffer, form) + buffer.floats
+
+
+def _start(buffer: Buffer, form: Form) -> int:
+    return buffer.tensor.storage_offset() + form.margin
+
+
+def _random(run: Any) -> bool:
+    return torch.Tag.nondeterministic_seeded in getattr(run, "tags", ())
+
+
+def _tensor(value: Any) -> bool:
+    return isinstance(value, Tensor)
+
+
+def _tensors(value: Any) -> list[Tensor]:
+    if isinstance(value, (list, tuple)):
+        return [t for item in value for t in _tensors(item)]
+    return [value] if isinstance(value, Tensor) else []
+
+
+def _arguments(node: Node, values: Mapping[str, Any]) -> Callable[[list[Any]], tuple[Any, Any]]:
+    """What gives a node's arguments in a run."""
+    args, kwargs = substitute((tuple(node.args), dict(node.kwargs)), lambda n: values[n])
+    if not any(isinstance(values[n], Slot) for n in node.refs):
+        return lambda run: (args, kwargs)
+    flat = all(not isinstance(a, (list, tuple)) for a in args) and not list(refs(node.kwargs))
+    if flat:
+        places = [(i, a.place) for i, a in enumerate(args) if isinstance(a, Slot)]
+
+        def few(run: list[Any]) -> tuple[Any, Any]:
+            now = list(args)
+            for i, place in places:
+                now[i] = run[place]
+            return now, kwargs
+
+        return few
+    known = {n: values[n] for n in node.refs}
+
+    def all_of(run: list[Any]) -> tuple[Any, Any]:
+        def at(name: str) -> Any:
+            value = known[name]
+            return run[value.place] if isinstance(value, Slot) else value
+
+        return substitute((tuple(node.args), dict(node.kwargs)), at)
+
+    return all_of
+
+
+def _into(run: Callable[..., Any], given: Callable[[list[Any]], Any], target: Tensor) -> Step:
+    def step(now: list[Any]) -> None:
+        args, kwargs = given(now)
+        target.copy_(run(*args, **kwargs))
+
+    return step
+
+
+def _anew(run: Callable[..., Any], given: Callable[[list[Any]], Any], place: int) -> Step:
+    def step(now: list[Any]) -> None:
+        args, kwargs = given(now)
+        now[place] = run(*args, **kwargs)
+
+    return step
+
+
+def _copied(source: Any, target: Tensor) -> Step:
+    if isinstance(source, Slot):
+        return lambda run: _nothing(target.copy_(run[source.place]))
+    return lambda run: _nothing(target.copy_(source))
+
+
+def _split(source: Any, pairs: list[tuple[Any, Tensor]]) -> Step:
+    def step(run: list[Any]) -> None:
+        value = run[source.place] if isinstance(source, Slot) else source
+        for index, target in pairs:
+            target.copy_(value[index])
+
+    return step
+
+
+def _nothing(value: object) -> None:
+    return None
