@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import partial
@@ -13,6 +13,7 @@ from typing import Any
 
 from torch import nn
 
+from secateur.adapt.fitting import fit
 from secateur.adapt.level import Level
 from secateur.adapt.memory import Memory
 from secateur.core.batches import as_call
@@ -138,6 +139,38 @@ class Dial(nn.Module):
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """The outputs of the level that is set, or of the one of the block."""
         return self._at(self.level)(*args, **kwargs)
+
+    def fit(self, data: Iterable[Any], *, middle: int = 2, **settings: Any) -> tuple[str, ...]:
+        """Train all levels together, in place; returns what was done, in sentences.
+
+        Each step trains the largest level on the labels, and the smallest one and `middle` others,
+        drawn anew, on the answers of the largest one. Levels keep what they share with the dense
+        weights, and the stored changes of the rest. Without labels all levels learn what the whole
+        network answered before. If held-out data gets no better on average over all levels, nothing
+        changes. Modes, gradients and random states are as before.
+
+        Args:
+            data: Batches, `(inputs, labels)` or whatever `loss` takes.
+            middle: How many levels between the largest and the smallest a step trains.
+            **settings: epochs, steps, lr, loss, optimizer, validation, ...: as in `sc.Finetune`.
+
+        Example:
+            >>> x = torch.randn(400, 4)
+            >>> net = nn.Sequential(nn.Linear(4, 64), nn.ReLU(), nn.Linear(64, 3))
+            >>> dial = sc.dial(net, data=[x], levels=[0.5, 0.25])
+            >>> print(*dial.fit((x, x[:, :3].argmax(1)), epochs=2))
+            all levels trained together: held-out loss ... -> ... after 12 of 12 steps (1: ...)
+
+        Paper: Yu & Huang, Universally Slimmable Networks and Improved Training Techniques, ICCV
+        2019 (the sandwich rule, in-place distillation).
+
+        Raises:
+            RecipeError: Accelerate is not installed, or a setting makes no sense.
+        """
+        said = fit(self.dense, self._levels(), data, middle, settings)
+        self.notes += said
+        _forget(self)
+        return said
 
     def export(self, level: float) -> nn.Module:
         """An ordinary cut model with its own memory, which gives what the level gives.

@@ -72,15 +72,16 @@ class Level(nn.Module):
             return
         if not bits:
             self.entries[name] = Entry("exact", tensor.shape)
-            self._store(name, "exact", tensor.clone())
+            self.store(name, "exact", tensor.clone())
             return
         self.entries[name] = Entry("change", tensor.shape, bits)
         factor = _factors(tensor, base)
-        codes, scales = pack(tensor.float() - _times(base, factor), bits)
+        codes, scales = pack(tensor.float() - times(base, factor), bits)
         for part, value in (("factor", factor), ("codes", codes), ("scales", scales)):
-            self._store(name, part, value)
+            self.store(name, part, value)
 
-    def _store(self, name: str, part: str, value: Tensor) -> None:
+    def store(self, name: str, part: str, value: Tensor) -> None:
+        """Keep one part of a tensor."""
         self.register_buffer(_key(name, part), value)
 
     def _load(self, name: str, part: str) -> Tensor:
@@ -107,9 +108,16 @@ class Level(nn.Module):
         base = sliced(dense.detach(), self.plan.layouts.get(name, ()), self.plan.keeps)
         if entry.kind == "slice":
             return base if isinstance(dense, nn.Parameter) and _usable(base) else base.clone()
-        codes, scales = self._load(name, "codes"), self._load(name, "scales")
-        change = unpack(codes, scales, entry.shape, entry.bits)
-        return (_times(base, self._load(name, "factor")) + change).to(dense.dtype)
+        factor, change = self.change(name)
+        return (times(base, factor) + change).to(dense.dtype)
+
+    def change(self, name: str) -> tuple[Tensor, Tensor]:
+        """Of a changed tensor the factor of each row, and what is added to the multiples."""
+        entry, codes, scales = (
+            self.entries[name],
+            *(self._load(name, p) for p in ("codes", "scales")),
+        )
+        return self._load(name, "factor"), unpack(codes, scales, entry.shape, entry.bits)
 
     def network(self, dense: nn.Module) -> nn.Module:
         """The cut network, ready to run; it shares memory with the dense one where it can."""
@@ -130,7 +138,7 @@ def packing_errors(small: nn.Module, dense: nn.Module, plan: Plan) -> dict[str, 
             continue
         if tensor.dim() < 2 or not tensor.is_floating_point():
             continue
-        change, size = tensor.float() - _times(base, _factors(tensor, base)), tensor.float().norm()
+        change, size = tensor.float() - times(base, _factors(tensor, base)), tensor.float().norm()
         for bits in BITS:
             error = unpack(*pack(change, bits), change.shape, bits) - change
             found.setdefault(name, {})[bits] = float(error.norm() / size.clamp_min(1e-30))
@@ -194,7 +202,8 @@ def _factors(tensor: Tensor, base: Tensor) -> Tensor:
     return found.clamp(-limit, limit).half()
 
 
-def _times(base: Tensor, factor: Tensor) -> Tensor:
+def times(base: Tensor, factor: Tensor) -> Tensor:
+    """Each row multiplied by its factor, in float32."""
     return base.float() * factor.float().reshape(-1, *[1] * (base.dim() - 1))
 
 
