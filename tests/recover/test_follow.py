@@ -77,6 +77,25 @@ def test_a_convolution_whose_weight_changes_soon_runs_once(name: str, refreshed:
         torch.testing.assert_close(out, net(x))
 
 
+def test_a_branch_that_was_not_computed_yet_is_before_it_is_asked_for() -> None:
+    net = unsettle(Net(CONV["norm"])).eval()
+    others: dict[str, Tensor] = {}
+
+    def stop(pending: Pending) -> None:
+        other = pending.other_branch()
+        assert other is not None
+        others[pending.slot[0]] = other.clone()
+
+    x = torch.randn(2, 3, 5, 5)
+    wanted = {("mine.weight", 0): True, ("other.weight", 0): True}
+    with torch.no_grad():
+        with decomposed(), Follow(net, wanted, stop, lambda slot: True) as follow:
+            out = net(x)
+            follow.finish()
+        torch.testing.assert_close(out, net(x))
+        torch.testing.assert_close(others["other.weight"], net.bn(net.mine(x)))
+
+
 @pytest.mark.parametrize("name", CONV)
 def test_after_refresh_the_result_is_that_of_a_fresh_run(name: str) -> None:
     model = unsettle(Net(CONV[name]))

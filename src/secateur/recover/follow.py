@@ -222,7 +222,10 @@ class Follow(TorchDispatchMode):
             return None
         if len(met) == 1 and _step(func, args, self.parameters, met[0].last) is not None:
             return met[0]
-        for pending in {id(p): p for p in met}.values():
+        apart = list({id(p): p for p in met}.values())
+        for number, pending in enumerate(apart):
+            for later in apart[number + 1 :]:
+                self._fill(later)  # it may be the other branch
             pending.other = self._other(func, args, kwargs, pending)
             self._close(pending)
         return None
@@ -252,6 +255,10 @@ class Follow(TorchDispatchMode):
         for tensor in (pending.use.out, *(step.result for step in pending.chain)):
             self._open.pop(id(tensor), None)
         self.stop(pending)
+        self._fill(pending)
+
+    def _fill(self, pending: Pending) -> None:
+        """Compute what was not yet, with the weight as it is now."""
         if pending.stale:
             spec, tensors = pending.use.spec, self.parameters.tensors
             pending.refresh(tensors[spec.weight], None if spec.bias is None else tensors[spec.bias])
