@@ -19,7 +19,7 @@ def net() -> nn.Module:
 
 
 def test_statistics_are_those_of_the_calls() -> None:
-    model, x = net(), torch.randn(40, 3, 6, 6)
+    model, x = net(), torch.randn(160, 3, 6, 6)
     for norm in (model[1], model[4]):  # statistics of the data, so that new ones help
         norm.momentum = 1.0
     model.train()(x)
@@ -45,6 +45,21 @@ def test_what_does_not_help_is_undone() -> None:
     job = cut.job([x])
     Recalibrate().run(job)
     assert job.notes == [job.notes[0]] and "undone" in job.notes[0]
+    assert all(torch.equal(value, before[key]) for key, value in cut.small.state_dict().items())
+
+
+def test_many_calls_in_vain_are_not_all_run() -> None:
+    model, x = net(), torch.randn(160, 3, 6, 6)  # its statistics are not those of the data
+    cut = shrink(model, x[:2], {"0": [1, 2, 3, 4, 5, 6, 7]})
+    ran: list[int] = []
+    hook = cut.small[0].register_forward_hook(lambda m, a, y: ran.append(len(y)))
+    job = cut.job([x], chunk=4)
+    before = {key: value.clone() for key, value in cut.small.state_dict().items()}
+    held, fit, started = len(job.calibration.held), len(job.calibration.fit), len(ran)
+    Recalibrate().run(job)
+    hook.remove()
+    assert "undone" in job.notes[0]
+    assert len(ran) - started == fit // 4 + 2 * held
     assert all(torch.equal(value, before[key]) for key, value in cut.small.state_dict().items())
 
 

@@ -53,7 +53,7 @@ class Job:
         """Measure where the repair starts."""
         held = () if self.calibration is None else self.calibration.held
         self._dense = outputs(self.dense, held)
-        self.distance = self._measure()
+        self.distance = self.measure()
 
     @property
     def calls(self) -> tuple[Call, ...]:
@@ -69,13 +69,14 @@ class Job:
 
     def refresh(self) -> None:
         """Measure the distance anew, after a change that was judged by something else."""
-        self.distance = self._measure()
+        self.distance = self.measure()
 
     def note(self, text: str) -> None:
         """Add a sentence to the report."""
         self.notes.append(text)
 
-    def _measure(self) -> float:
+    def measure(self) -> float:
+        """How far the smaller network is now; NaN without data."""
         if self.calibration is None:
             return float("nan")
         found = outputs(self.small, self.calibration.held)
@@ -89,7 +90,7 @@ class Job:
         restore = snapshot(self.small)
         try:
             change()
-            after = self._measure()
+            after = self.measure()
         except BaseException:
             restore()
             raise

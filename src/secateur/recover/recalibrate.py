@@ -12,6 +12,8 @@ from secateur.core.batches import Call, untouched
 from secateur.recover.job import Job
 
 _Norm = nn.modules.batchnorm._BatchNorm
+_MANY = 16  # calls, of which a part is looked at first
+_IN_VAIN = 1.5  # times the distance
 
 
 @dataclass(frozen=True)
@@ -33,11 +35,19 @@ class Recalibrate:
             job.note("batch-norm statistics: there is no data to measure them on")
             return
         try:
-            job.attempt("batch-norm statistics", lambda: measure(job.small, data.fit))
+            job.attempt("batch-norm statistics", lambda: self._measure(job, data.fit))
         except ValueError as error:
             if "more than 1 value per channel" not in str(error):
                 raise
             job.note("batch-norm statistics: too few samples to measure any, unchanged")
+
+    def _measure(self, job: Job, calls: Sequence[Call]) -> None:
+        """Measure on all calls, unless a part of many shows that it is in vain."""
+        if len(calls) >= _MANY:
+            measure(job.small, calls[: len(calls) // 4])
+            if job.measure() > _IN_VAIN * job.distance:
+                return
+        measure(job.small, calls)
 
 
 def norms_of(model: nn.Module) -> dict[str, _Norm]:
