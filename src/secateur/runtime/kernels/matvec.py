@@ -1,0 +1,249 @@
+"""Sparse matrix times vector: `y = act(W x + b + residual)`, each lane of a vector a row."""
+
+from __future__ import annotations
+
+import ctypes
+from itertools import pairwise
+
+import numpy as np
+
+from secateur.core.errors import InputError
+from secateur.runtime.formats import Packed
+from secateur.runtime.kernels import llvm
+from secateur.runtime.kernels.activation import activate
+from secateur.runtime.kernels.ir import Function
+
+CALL = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * 3, *[ctypes.c_int64] * 4)
+ARGUMENTS = (
+    "ptr x",
+    "ptr y",
+    "ptr residual",
+    *(f"i64 {n}" for n in ("begin", "end", "first", "last")),
+)
+_NAME = "matvec"
+_UNROLLED = 8  # steps of a bank that are written out
+
+
+class MatVec:
+    """A packed matrix compiled for this machine; the signature is that of `planes.Kernel`.
+
+    A position is a sample: sample `s` reads `x[s * columns]` and writes `y[s * rows]`. `first` and
+    `last` count lanes in the matrix's own order of rows: multiples of `block`, up to `lanes`;
+    `ranges` splits them evenly by work.
+
+    Example:
+        >>> from secateur.runtime.formats import sliced
+        >>> x, y = np.array([1, 2], np.float32), np.zeros(2, np.float32)
+        >>> if llvm.available():
+        ...     kernel = MatVec(sliced(np.array([[0, 3], [0, 0]], np.float32)))
+        ...     kernel(x.ctypes.data, y.ctypes.data, 0, 0, 1, 0, kernel.lanes)
+        ...     assert y.tolist() == [6, 0]
+    """
+
+    step = 1
+
+    def __init__(
+        self,
+        packed: Packed,
+        bias: np.ndarray | None = None,
+        activation: str = "none",
+        residual: bool = False,
+    ) -> None:
+        rows = packed.shape[0]
+        if bias is not None and len(bias) != rows:
+            raise InputError(f"there are {len(bias)} biases for {rows} rows")
+        target = llvm.host()
+        self.name = f"llvm-{packed.kind}"
+        self.packed = packed
+        self.block = packed.lanes
+        self.lanes = len(packed.order)
+        code = llvm.load(source(packed, activation, residual, target), target)
+        kept = np.zeros(rows, np.float32) if bias is None else bias.astype(np.float32)
+        ordered = bool((packed.order[:rows] == np.arange(rows)).all())
+        whole = rows if ordered else 0  # rows before this one are stored as vectors
+        arrays = (packed.values, packed.indices, packed.starts, packed.order, kept[packed.order])
+        self._held = tuple(np.ascontiguousarray(array) for array in arrays)
+        numbers = (*packed.shape, whole, packed.bank, packed.each)
+        self._context = np.array([*(a.ctypes.data for a in self._held), *numbers], np.int64)
+        self.bytes = sum(array.nbytes for array in self._held) + self._context.nbytes
+        thunk = llvm.bind(ARGUMENTS, code.address(_NAME), self._context.ctypes.data)
+        self._code = (code, thunk)
+        self.address = thunk.address("bound")
+        self._call = CALL(self.address)
+
+    def __call__(
+        self, x: int, y: int, residual: int, begin: int, end: int, first: int, last: int
+    ) -> None:
+        """Run on addresses of float32 buffers."""
+        self._call(x, y, residual, begin, end, first, last)
+
+    def ranges(self, parts: int) -> list[tuple[int, int]]:
+        """At most `parts` ranges `(first, last)` with equal numbers of steps."""
+        starts, block = self.packed.starts, self.block
+        work = starts + np.arange(len(starts))  # a group without steps takes time as well
+        ends = np.searchsorted(work, work[-1] * np.arange(1, parts + 1) / parts)
+        edges = np.unique(np.concatenate([[0], ends]))
+        return [(int(a) * block, int(b) * block) for a, b in pairwise(edges)]
+
+
+def source(packed: Packed, activation: str, residual: bool, target: llvm.Target) -> str:
+    """The text of the kernel for a format; matrices of one format share it."""
+    lanes = packed.lanes
+    width = min(lanes, target.lanes)
+    if lanes % width:
+        raise InputError(f"groups of {lanes} rows do not fit vectors of {width}")
+    f = Function(_NAME, ["ptr context", *ARGUMENTS], lanes=width, fused=target.fused)
+    _Writer(f, packed, activation, residual).write()
+    return f.text()
+
+
+class _Writer:
+    """Writes one kernel; groups are `vectors` vectors of the machine's width."""
+
+    def __init__(self, f: Function, packed: Packed, activation: str, residual: bool) -> None:
+        self.f = f
+        self.kind, self.group, self.each = packed.kind, packed.lanes, packed.each
+        self.vectors = packed.lanes // f.lanes
+        self.activation, self.residual = activation, residual
+        self.half = packed.values.dtype == np.uint16
+        self.index = {"uint8": "i8", "uint16": "i16", "int32": "i32"}[packed.indices.dtype.name]
+        self.values, self.indices, self.starts, self.order, self.bias = (
+            f.read("%context", i, "ptr") for i in range(5)
+        )
+        self.rows, self.columns, self.whole, self.bank, self.steps = (
+            f.read("%context", i) for i in range(5, 10)
+        )
+
+    def write(self) -> None:
+        """All groups of the range, for every sample."""
+        f = self.f
+        with f.loop("%begin", "%end") as sample:
+            x = f.at("%x", f.integer("mul", sample.index, self.columns))
+            shift = f.integer("mul", sample.index, self.rows)
+            y, residual = f.at("%y", shift), f.at("%residual", shift)
+            with f.loop("%first", "%last", self.group) as place:
+                group = f.integer("sdiv exact", place.index, self.group)
+                start = f.read(self.starts, group)
+                stop = f.read(self.starts, f.integer("add", group, 1))
+                sums = self._start(place.index, residual)
+                if self.kind == "banked":
+                    sums = self._banks(x, start, stop, sums)
+                elif self.kind == "blocks":
+                    sums = self._blocks(x, start, stop, sums)
+                else:
+                    with f.loop(start, stop, 1, sums) as step:
+                        step.after = self._step(x, step.index, step.values)
+                    sums = step.values
+                sums = [activate(f, self.activation, value) for value in sums]
+                self._finish(place.index, y, sums)
+
+    def _start(self, place: str, residual: str) -> list[str]:
+        """Bias and residual of a group's rows."""
+        f = self.f
+        sums = [f.load(f.at(self.bias, f.integer("add", place, self._at(i)))) for i in self._each()]
+        if not self.residual:
+            return sums
+        rows = [f.integer("add", place, self._at(i)) for i in self._each()]
+        return [
+            f.add(value, self._gather(residual, self.order, row, "i32"))
+            for value, row in zip(sums, rows, strict=True)
+        ]
+
+    def _each(self) -> range:
+        return range(self.vectors)
+
+    def _at(self, vector: int) -> int:
+        return vector * self.f.lanes
+
+    def _load(self, first: str) -> str:
+        """A vector of values; bf16 is the upper half of a float32."""
+        f = self.f
+        if not self.half:
+            return f.load(f.at(self.values, first))
+        small, wide = f"<{f.lanes} x i16>", f"<{f.lanes} x i32>"
+        bits = f.value(f"load {small}, ptr {f.at(self.values, first, 'i16')}, align 2")
+        bits = f.value(f"zext {small} {bits} to {wide}")
+        bits = f.value(f"shl {wide} {bits}, {f.integers(16)}")
+        return f.value(f"bitcast {wide} {bits} to {f.vector}")
+
+    def _gather(self, x: str, indices: str, first: str, kind: str) -> str:
+        """One number for each lane, from where the indices at `first` say.
+
+        Single loads into lanes: as fast as the machine's own gather, or faster.
+        """
+        f = self.f
+        vector = "poison"
+        for lane in range(f.lanes):
+            index = f.read(indices, f.integer("add", first, lane), kind)
+            found = f.value(f"load float, ptr {f.at(x, index)}, align 4")
+            vector = f.value(f"insertelement {f.vector} {vector}, float {found}, i32 {lane}")
+        return vector
+
+    def _step(self, x: str, step: str, sums: list[str]) -> list[str]:
+        """One non-zero of each row of a group."""
+        f = self.f
+        first = f.integer("mul", step, self.group)
+        places = [f.integer("add", first, self._at(i)) for i in self._each()]
+        return [
+            f.fma(self._load(place), self._gather(x, self.indices, place, self.index), value)
+            for place, value in zip(places, sums, strict=True)
+        ]
+
+    def _banks(self, x: str, start: str, stop: str, sums: list[str]) -> list[str]:
+        """Banks one after the other; the steps of one are written out where they are few."""
+        f = self.f
+        width = self.each if self.each <= _UNROLLED else 1
+        total = f.integer("sub", stop, start)
+        with f.loop(0, f.integer("sdiv", total, self.each), 1, sums) as bank:
+            base = f.at(x, f.integer("mul", bank.index, self.bank))
+            begin = f.integer("add", start, f.integer("mul", bank.index, self.each))
+            end = f.integer("add", begin, self.each)
+            with f.loop(begin, end, width, bank.values) as step:
+                step.after = step.values
+                for i in range(width):
+                    step.after = self._step(base, f.integer("add", step.index, i), step.after)
+            bank.after = step.values
+        return bank.values
+
+    def _blocks(self, x: str, start: str, stop: str, sums: list[str]) -> list[str]:
+        """One column of a block at a time, several into sums of their own."""
+        f, size = self.f, self.vectors
+        ways = max(1, 8 // size)
+        zero = f.constant(0)
+        with f.loop(start, stop, ways, [*sums, *[zero] * (size * (ways - 1))]) as many:
+            many.after = []
+            for way in range(ways):
+                part = many.values[way * size : (way + 1) * size]
+                many.after += self._column(x, f.integer("add", many.index, way), part)
+        values = many.values[:size]
+        for way in range(1, ways):
+            part = many.values[way * size : (way + 1) * size]
+            values = [f.add(a, b) for a, b in zip(values, part, strict=True)]
+        with f.loop(many.index, stop, 1, values) as one:
+            one.after = self._column(x, one.index, one.values)
+        return one.values
+
+    def _column(self, x: str, step: str, sums: list[str]) -> list[str]:
+        f = self.f
+        value = f.broadcast(f.at(x, f.read(self.indices, step, self.index)))
+        first = f.integer("mul", step, self.group)
+        places = [f.integer("add", first, self._at(i)) for i in self._each()]
+        return [
+            f.fma(value, self._load(place), total)
+            for place, total in zip(places, sums, strict=True)
+        ]
+
+    def _finish(self, place: str, y: str, sums: list[str]) -> None:
+        """Store: as vectors where the rows are neighbours and whole, else one by one."""
+        f = self.f
+        end = f.integer("add", place, self.group)
+        together = f.integer("icmp sle", end, self.whole)
+        with f.when(together):
+            for i, value in enumerate(sums):
+                f.store(value, f.at(y, f.integer("add", place, self._at(i))))
+        with f.when(f.value(f"xor i1 {together}, true")):
+            for i, value in enumerate(sums):
+                for lane in range(f.lanes):
+                    row = f.read(self.order, f.integer("add", place, self._at(i) + lane), "i32")
+                    one = f.value(f"extractelement {f.vector} {value}, i32 {lane}")
+                    f.write(f"store float {one}, ptr {f.at(y, row)}, align 4")
