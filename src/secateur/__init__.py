@@ -16,6 +16,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "secateur.api": (
+        "compile",
         "cut",
         "dial",
         "frontier",
@@ -87,6 +88,7 @@ if TYPE_CHECKING:
     from secateur import adapt as adapt
     from secateur import testing as testing
     from secateur.allocate import allocator as allocator
+    from secateur.api import compile as compile
     from secateur.api import cut as cut
     from secateur.api import dial as dial
     from secateur.api import frontier as frontier

@@ -150,7 +150,7 @@ def _graph(program: Any) -> Graph:
     spec = program.call_spec
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        texts = tuple(pytree.treespec_dumps(s) for s in (spec.in_spec, spec.out_spec))
+        texts = pytree.treespec_dumps(spec.in_spec), pytree.treespec_dumps(spec.out_spec)
     return Graph(tuple(inputs), weights, tuple(nodes), outputs, texts)
 
 

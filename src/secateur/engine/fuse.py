@@ -211,15 +211,10 @@ def _join_sums(graph: Graph) -> Graph:
             if not (isinstance(mine, Ref) and isinstance(other, Ref)) or mine == other:
                 continue
             first, second = by_name.get(mine.name), by_name.get(other.name)
-            fits = (
-                first is not None
-                and first.op == "layer"
-                and uses[mine.name] == 1
-                and not layers[mine.name].residual
-                and second is not None
-                and first.shape == second.shape == node.shape
-            )
-            if fits:
+            if first is None or second is None or first.op != "layer" or uses[mine.name] != 1:
+                continue
+            same = first.shape == second.shape == node.shape
+            if same and not layers[mine.name].residual:
                 joined = Node(node.name, "layer", (first.args[0], other), {}, node.shape)
                 layers[node.name] = layers.pop(mine.name).named(residual=True)
                 gone.add(mine.name)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 
@@ -15,8 +15,8 @@ from secateur.runtime.emit.order import Tile as Block
 from secateur.runtime.kernels import csr, llvm
 from secateur.runtime.planes import Kernel, Planes, from_conv, from_linear
 
-_MOST_CODE = 1 << 20
-"""Non-zeros beyond which a nearly dense layer gets no code of its own."""
+_FULL = 0.75
+_SMALL = 1 << 16
 
 
 def planes_of(layer: Layer, inside: Form, outside: Form) -> Planes:
@@ -39,10 +39,11 @@ def planes_of(layer: Layer, inside: Form, outside: Form) -> Planes:
 def names(planes: Planes, positions: int) -> list[str]:
     """Kernels that this machine has for a layer, the likely best first."""
     found: list[str] = []
-    if planes.density < 0.7 or planes.nnz < _MOST_CODE // 16:
-        for isa in emitted.available()[:1]:
-            if emitted.supports(planes):
-                found += [f"emit-{isa.name} {b.rows}x{b.vectors}" for b in blocks(isa.registers)]
+    if planes.density > _FULL and planes.nnz > _SMALL:
+        return found  # a dense layer: its own code would be larger than the weights
+    for isa in emitted.available()[:1]:
+        if emitted.supports(planes):
+            found += [f"emit-{isa.name} {b.rows}x{b.vectors}" for b in blocks(isa.registers)]
     if llvm.available():
         found += [f"llvm-csr {t.vectors}/{t.blocks}" for t in csr.tiles(planes, positions)]
     return found
@@ -73,28 +74,27 @@ def build(planes: Planes, name: str) -> Kernel:
 
 
 def tasks(
-    kernel: Kernel, planes: int, positions: int, threads: int, chunk: int, weights: np.ndarray
+    kernel: Kernel, planes: int, positions: int, threads: int, weights: np.ndarray
 ) -> list[tuple[int, int, int, int]]:
     """How a layer is split: (begin, end, first, last), for as many threads.
 
-    chunk: positions that are made at a time, 0 for all. weights: non-zeros by plane, by which rows
-    are shared out where positions are too few.
+    weights: non-zeros by plane, by which rows are shared out where positions are too few.
 
     Example:
         >>> kernel = type("", (), {"step": 8, "block": 1})
-        >>> tasks(kernel, 4, 20, 1, 0, np.ones(4))
+        >>> tasks(kernel, 4, 20, 1, np.ones(4))
         [(0, 24, 0, 4)]
-        >>> tasks(kernel, 4, 20, 2, 0, np.array([3, 1, 1, 1]))
+        >>> tasks(kernel, 4, 20, 2, np.array([3, 1, 1, 1]))
         [(0, 24, 0, 1), (0, 24, 1, 4)]
     """
     step, end = kernel.step, -(-positions // kernel.step) * kernel.step
-    size = -(-chunk // step) * step if chunk else end
+    size = max(end, step)
     if threads > 1 and end // step >= 8 * threads:
-        size = min(size, -(-end // (4 * threads * step)) * step)
+        size = -(-end // (4 * threads * step)) * step
     ranges = [(b, min(b + size, end)) for b in range(0, end, size)]
     parts = 1 if len(ranges) >= 2 * threads or threads == 1 else threads
     cuts = _cuts(weights, parts, kernel.block)
-    return [(b, e, f, l) for f, l in zip(cuts, cuts[1:], strict=False) for b, e in ranges]
+    return [(*across, *rows) for rows in pairwise(cuts) for across in ranges]
 
 
 def _cuts(weights: np.ndarray, parts: int, block: int) -> list[int]:
@@ -102,12 +102,7 @@ def _cuts(weights: np.ndarray, parts: int, block: int) -> list[int]:
     rows = len(weights)
     if parts == 1:
         return [0, rows]
-    total = np.cumsum(weights + 1)
-    wanted = total[-1] * np.arange(1, parts) / parts
-    inner = np.round((np.searchsorted(total, wanted) + 1) / block).astype(int) * block
+    before = np.concatenate([[0], np.cumsum(weights + 1)])[: rows + 1 : block]
+    wanted = before[-1] * np.arange(1, parts) / parts
+    inner = abs(before[:, None] - wanted).argmin(0) * block
     return sorted({0, *(int(n) for n in inner if 0 < n < rows), rows})
-
-
-def with_values(planes: Planes, values: np.ndarray) -> Planes:
-    """The same layer with other values."""
-    return replace(planes, values=np.ascontiguousarray(values, np.float32))

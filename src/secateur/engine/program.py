@@ -27,10 +27,9 @@ Step = Callable[[list[Any]], None]
 
 @dataclass(frozen=True)
 class Chosen:
-    """A layer's kernel, and how many positions it makes at a time (0: all)."""
+    """A layer's kernel, and the non-zeros of each output plane."""
 
     kernel: Kernel
-    chunk: int
     weights: np.ndarray
 
 
@@ -91,7 +90,7 @@ class Program:
         run = [*inputs, *[None] * (self._size - len(inputs))]
         for _, step in self.steps:
             step(run)
-        given = [run[v.place] if isinstance(v, Slot) else v for v, _ in self._outputs]
+        given: list[Any] = [run[v.place] if isinstance(v, Slot) else v for v, _ in self._outputs]
         return [
             value.clone(memory_format=torch.contiguous_format) if ours else value
             for value, (_, ours) in zip(given, self._outputs, strict=True)
@@ -177,7 +176,7 @@ class Program:
         steps = (x[1], form.pitch * layer.out, form.pitch * layer.out if others else 0)
         starts = (x[0].data_ptr(), y.data_ptr(), 0 if residual is None else residual[0].data_ptr())
         held = (x[0], y, residual)
-        self._do(name, _Kernel(chosen, layer.out, form.positions, images, starts, steps, held))
+        self._do(name, PlanesStep(chosen, layer.out, form.positions, images, starts, steps, held))
         self._values[name] = y
         self.arena.free(f"{name}.x")
         self.arena.free(f"{name}.r")
@@ -222,7 +221,7 @@ class Program:
         return whole, shape[1] * form.pitch
 
 
-class _Kernel:
+class PlanesStep:
     """One kernel over all images, as a table of tasks for each number of threads."""
 
     def __init__(
@@ -241,6 +240,7 @@ class _Kernel:
         self._tables: dict[int, np.ndarray] = {}
 
     def __call__(self, run: list[Any]) -> None:
+        """Run the kernel on the threads that torch has now."""
         parallel(self.chosen.kernel.address, self.table(torch.get_num_threads()))
 
     def table(self, threads: int) -> np.ndarray:
@@ -249,18 +249,15 @@ class _Kernel:
         if found is None:
             planes, positions, images = self._size
             each = max(1, threads // images)
-            ranges = tasks(
-                self.chosen.kernel, planes, positions, each, self.chosen.chunk, self.chosen.weights
-            )
-            found = np.array(
-                [
-                    [s + 4 * i * d for s, d in zip(self._starts, self._steps, strict=True)]
-                    + list(r)
-                    for i in range(images)
-                    for r in ranges
-                ],
-                np.int64,
-            ).reshape(-1, 7)
+            ranges = tasks(self.chosen.kernel, planes, positions, each, self.chosen.weights)
+            rows = []
+            for i in range(images):
+                ahead = [
+                    start + 4 * i * step
+                    for start, step in zip(self._starts, self._steps, strict=True)
+                ]
+                rows += [[*ahead, *limits] for limits in ranges]
+            found = np.array(rows, np.int64).reshape(-1, 7)
             self._tables[threads] = found
         return found
 
@@ -269,20 +266,13 @@ def _lies(value: Tensor, form: Form, buffer: Buffer) -> bool:
     """Whether a value in a buffer has a form, border and slack included."""
     if value.dtype != torch.float32 or value.dim() < 2:
         return False
-    same = all(
-        size == 1 or have == want
-        for size, have, want in zip(
-            value.shape, value.stride(), form.strides(value.shape), strict=True
-        )
-    )
+    sizes = zip(value.shape, value.stride(), form.strides(value.shape), strict=True)
+    same = all(size == 1 or have == want for size, have, want in sizes)
+    start, place = int(buffer.tensor.storage_offset()), int(value.storage_offset())
     if form.image:
-        return same and buffer.key == form and value.storage_offset() == _start(buffer, form)
-    last = value.storage_offset() + (value.shape[-1] - 1) * form.pitch + form.size[1] + SLACK
-    return same and last <= _start(buffer, form) + buffer.floats
-
-
-def _start(buffer: Buffer, form: Form) -> int:
-    return buffer.tensor.storage_offset() + form.margin
+        return same and buffer.key == form and place == start + form.margin
+    last = place + (value.shape[-1] - 1) * form.pitch + form.size[1] + SLACK
+    return same and last <= start + buffer.floats
 
 
 def _random(run: Any) -> bool:

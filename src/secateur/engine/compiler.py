@@ -1,0 +1,184 @@
+"""From a model to a network that runs on sparse kernels, where that is faster."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from secateur.apply.verify import compare as same_outputs
+from secateur.apply.verify import run_detached
+from secateur.core.batches import Call, map_tensors, tensors_in
+from secateur.core.errors import InputError, SecateurError, UnsupportedModel, VerificationError
+from secateur.core.measured import Latency
+from secateur.engine.capture import capture
+from secateur.engine.decide import Decision, assemble, decide
+from secateur.engine.fast import Fast, FastParts, observed
+from secateur.engine.fuse import fuse
+from secateur.engine.graph import Graph
+from secateur.engine.program import Parts, Program
+from secateur.engine.report import Report, Row
+from secateur.measure.clock import compare
+from secateur.measure.latency_cache import TimeCache, conditions
+
+_LEAST_GAIN = 0.02
+_LINEAR = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.LSTM, nn.GRU)
+
+
+def compile_model(model: nn.Module, call: Call, folder: Path | None) -> Fast | FastParts:
+    """A fast network; where the model cannot be captured as a whole, one with fast layers.
+
+    Raises:
+        InputError: The model or its example is not on the CPU.
+        VerificationError: The outputs differ.
+    """
+    _check(model, call)
+    try:
+        return compile_network(model, call, folder)
+    except UnsupportedModel as error:
+        return compile_parts(model, call, folder, error.message)
+
+
+def compile_parts(model: nn.Module, call: Call, folder: Path | None, why: str) -> FastParts:
+    """A copy of the model whose linear layers are compiled one by one; `why` is said."""
+    calls = _calls(model, call)
+    twin, rows, notes = copy.deepcopy(model), [], [f"compiled layer by layer: {why}"]
+    worst, saved = 0.0, 0
+    for name, given in calls.items():
+        layer = model.get_submodule(name)
+        try:
+            fast = compile_network(layer, given, folder)
+        except SecateurError as error:
+            notes.append(f"{name} runs as it was: {error.message}")
+            continue
+        rows += [replace(row, name=name) for row in fast.report.rows]
+        if fast.report.fast:
+            twin.set_submodule(name, fast)
+            worst = max(worst, fast.report.difference)
+            saved += fast.report.dense_bytes - fast.report.bytes
+    with torch.no_grad():
+        timed = compare(
+            {"before": partial(call.run, model), "after": partial(call.run, twin)},
+            min_time=0.1, max_time=3.0, models=[model, twin],
+        )  # fmt: skip
+    fast = any(isinstance(part, Fast) for part in twin.modules())
+    fast = fast and _faster(timed["before"], timed["after"])
+    size = _dense_bytes(model)
+    report = Report(
+        type(model).__name__, tuple(rows), timed["before"], timed["after"], fast, worst, size,
+        size - saved, tuple(notes),
+    )  # fmt: skip
+    return FastParts(twin if fast else model, report)
+
+
+def _calls(model: nn.Module, call: Call) -> dict[str, Call]:
+    """The first call of every linear layer, by the layer's name, in the order of calls."""
+    found: dict[str, Call] = {}
+
+    def seen(name: str) -> Callable[..., None]:
+        def hook(module: nn.Module, args: Any, kwargs: Any) -> None:
+            found.setdefault(name, Call(*map_tensors((args, dict(kwargs)), torch.clone)))
+
+        return hook
+
+    hooks = [
+        module.register_forward_pre_hook(seen(name), with_kwargs=True)
+        for name, module in model.named_modules()
+        if isinstance(module, _LINEAR)
+    ]
+    try:
+        run_detached(model, call)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return found
+
+
+def compile_network(model: nn.Module, call: Call, folder: Path | None) -> Fast:
+    """Capture, choose by the clock, verify, and time the whole against the model as it was.
+
+    Raises:
+        UnsupportedModel: It cannot be captured as a whole.
+        VerificationError: The outputs differ.
+    """
+    graph = fuse(capture(model, call))
+    values, _ = pytree.tree_flatten((call.args, dict(call.kwargs)))
+    threads = torch.get_num_threads()
+    known = TimeCache(folder, conditions(torch.device("cpu"), threads))
+    with torch.no_grad():
+        shapes, _ = observed(graph, values)
+        decisions = decide(graph, shapes, threads, known)
+        parts = assemble(graph, shapes, decisions)
+        program = Program(parts, values)
+        expected = run_detached(model, call)
+        found = same_outputs(list(tensors_in(expected)), program(values))
+        if not found.ok:
+            raise VerificationError(
+                f"the compiled network gives other outputs: {found.note or found.difference}",
+                hint="please report it; the model is as it was",
+            )
+        timed = compare(
+            {"before": partial(call.run, model), "after": partial(program, values)},
+            min_time=0.1, max_time=3.0, models=[model],
+        )  # fmt: skip
+    before, after = timed["before"], timed["after"]
+    fast = parts.kernels != {} and _faster(before, after)
+    report = Report(
+        type(model).__name__, _rows(graph, decisions), before, after, fast, found.difference,
+        _dense_bytes(model), bytes_of(parts), (),
+    )  # fmt: skip
+    network = Fast(graph, decisions, report, None if fast else model)
+    network.adopt(values, parts, program)
+    return network
+
+
+def _check(model: nn.Module, call: Call) -> None:
+    tensors = [*model.parameters(), *model.buffers(), *tensors_in((call.args, dict(call.kwargs)))]
+    others = {str(tensor.device) for tensor in tensors if tensor.device.type != "cpu"}
+    if others:
+        raise InputError(
+            f"the model or its example is on {', '.join(sorted(others))}",
+            hint="sc.compile is for the CPU: model.cpu(), and inputs there as well",
+        )
+
+
+def _faster(before: Latency, after: Latency) -> bool:
+    """Whether the gain is more than noise."""
+    noise = 2 * (before.error_ms**2 + after.error_ms**2) ** 0.5
+    return before.median_ms - after.median_ms > max(noise, _LEAST_GAIN * before.median_ms)
+
+
+def _rows(graph: Graph, decisions: Mapping[str, Decision]) -> tuple[Row, ...]:
+    rows = []
+    for node in graph.nodes:
+        if node.op == "layer":
+            layer, chosen = graph.layers[node.name], decisions[node.name]
+            rows.append(
+                Row(
+                    layer.label, layer.kind, layer.weight.density, chosen.kernel,
+                    chosen.dense_ms, chosen.ms, chosen.why,
+                )
+            )  # fmt: skip
+    return tuple(rows)
+
+
+def _dense_bytes(model: nn.Module) -> int:
+    return sum(p.numel() * p.element_size() for p in model.parameters())
+
+
+def bytes_of(parts: Parts) -> int:
+    """Weights and code: packed, compiled, and dense where torch runs them."""
+    graph = parts.graph
+    total = sum(t.nbytes for t in graph.weights.values() if isinstance(t, Tensor))
+    for name, layer in graph.layers.items():
+        total += layer.weight.bytes + (0 if layer.bias is None else layer.bias.nbytes)
+        chosen = parts.kernels.get(name)
+        total += chosen.kernel.bytes if chosen else 4 * layer.weight.numel
+    return total

@@ -1,0 +1,159 @@
+"""Which kernel each layer gets: all that there are, timed on this machine, and torch's own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from time import perf_counter
+
+import numpy as np
+import torch
+
+from secateur.core.errors import SecateurError
+from secateur.engine.graph import Graph, Node
+from secateur.engine.kernels import build, names, planes_of
+from secateur.engine.layer import Dense, Layer
+from secateur.engine.layout import Form, Layout, lay_out
+from secateur.engine.program import Chosen, Parts, PlanesStep
+from secateur.measure.latency_cache import TimeCache
+from secateur.runtime.planes import Planes
+
+TORCH = "torch"
+_LEAST, _MOST = 0.004, 0.15  # seconds that a candidate is timed
+_EVICT = 1 << 18  # floats that are read in between: what is timed finds a used cache
+Shapes = Mapping[str, Sequence[int]]
+
+
+@dataclass(frozen=True)
+class Decision:
+    """One layer's kernel. ms: of the kernel; dense_ms: of torch's dense operation.
+
+    why: in words, where no kernel was tried or none won.
+    """
+
+    kernel: str
+    ms: float
+    dense_ms: float
+    why: str = ""
+
+
+def decide(graph: Graph, shapes: Shapes, threads: int, known: TimeCache) -> dict[str, Decision]:
+    """Time every layer's kernels, on memory as in the network, and take the fastest.
+
+    Layers that are the same but for their weights' values are timed once. What `known` holds is not
+    timed again.
+    """
+    layout = lay_out(graph, shapes, graph.layers)
+    found: dict[str, Decision] = {}
+    for node in graph.nodes:
+        if node.op == "layer":
+            found[node.name] = _decide(graph, node, layout, shapes, threads, known)
+            known.save()
+    return found
+
+
+def _decide(
+    graph: Graph, node: Node, layout: Layout, shapes: Shapes, threads: int, known: TimeCache
+) -> Decision:
+    layer = graph.layers[node.name]
+    shape, out = shapes[node.refs[0]], layout.values[node.name]
+    inside = layout.split.get(node.name) or layout.values[node.refs[0]]
+    images = shape[0] if out.image else 1
+    key = _key(layer, inside, out, images)
+
+    def timed(kernel: str, make: Callable[[], Callable[[], object]]) -> float:
+        seconds = known.get(f"{key} {kernel}")
+        if seconds is None:
+            seconds = known[f"{key} {kernel}"] = _seconds(make())
+        return 1000 * seconds
+
+    dense_ms = timed(TORCH, lambda: _dense(layer, shape, shapes[node.name]))
+    planes = planes_of(layer, inside, out)
+    candidates = names(planes, out.positions * images)
+    if not candidates:
+        full = f"{layer.weight.density:.0%} of its weights are there"
+        return Decision(TORCH, dense_ms, dense_ms, full if planes.nnz else "")
+    times: dict[str, float] = {}
+    for name in candidates:
+        try:
+            times[name] = timed(name, lambda n=name: _alone(planes, n, inside, out, images, layer))
+        except SecateurError:
+            continue
+    best = min(times, key=lambda n: times[n], default=None)
+    if best is None or times[best] >= dense_ms:
+        why = "" if best is None else f"{best.split()[0]} takes {times[best]:.3g} ms"
+        return Decision(TORCH, dense_ms, dense_ms, why)
+    return Decision(best, times[best], dense_ms)
+
+
+def assemble(graph: Graph, shapes: Shapes, decisions: Mapping[str, Decision]) -> Parts:
+    """Kernels and forms for one shape of inputs, by decisions that were taken before."""
+    chosen = [name for name, decision in decisions.items() if decision.kernel != TORCH]
+    layout = lay_out(graph, shapes, chosen)
+    by_name = {node.name: node for node in graph.nodes}
+    kernels = {}
+    for name in chosen:
+        out = layout.values[name]
+        inside = layout.split.get(name) or layout.values[by_name[name].refs[0]]
+        planes = planes_of(graph.layers[name], inside, out)
+        kernel = build(planes, decisions[name].kernel)
+        kernels[name] = Chosen(kernel, np.diff(planes.indptr))
+    return Parts(graph, layout, kernels)
+
+
+def _key(layer: Layer, inside: Form, out: Form, images: int) -> str:
+    """What times depend on: everything but values and the pattern itself."""
+    weight = "x".join(str(n) for n in layer.weight.shape)
+    window = "".join(str(p) for p in (*layer.stride, *layer.padding, *layer.dilation))
+    lies = f"{inside.pitch} {out.pitch} {out.row} {out.size[0]}x{out.size[1]} {images}"
+    density = round(40 * layer.weight.density) / 40
+    joined = f"{layer.activation}{'+' if layer.residual else ''}"
+    return f"layer {weight} {window} {layer.groups} {joined} {lies} {density:.3f}"
+
+
+def _alone(
+    planes: Planes, name: str, inside: Form, out: Form, images: int, layer: Layer
+) -> Callable[[], object]:
+    """A call of one kernel on memory of its own."""
+    kernel = build(planes, name)
+    high = max(planes.reach[1], 0)
+    columns = -(-(high + inside.positions) // inside.pitch)
+    floats = [columns * inside.pitch, layer.out * out.pitch, layer.out * out.pitch]
+    steps = (floats[0], floats[1], floats[2] if layer.residual else 0)
+    room = max(0, -planes.reach[0]) + inside.pitch + 64
+    held = [torch.randn(images * n + 2 * room) for n in floats]
+    starts = tuple(t.data_ptr() + 4 * room for t in held)
+    first, second, third = starts if layer.residual else (*starts[:2], 0)
+    chosen = Chosen(kernel, np.diff(planes.indptr))
+    step = PlanesStep(chosen, layer.out, out.positions, images, (first, second, third), steps, held)
+    return lambda: step([])
+
+
+def _dense(layer: Layer, shape: Sequence[int], out: Sequence[int]) -> Callable[[], object]:
+    """A call of torch's operation, with all that was fused."""
+    dense, x = Dense(layer), torch.randn(tuple(shape))
+    residual = torch.randn(tuple(out)) if layer.residual else None
+    return lambda: dense(x, residual)
+
+
+def _seconds(run: Callable[[], object]) -> float:
+    """Seconds of a call: the least of several, each after other memory was read."""
+    other, best = torch.zeros(_EVICT), float("inf")
+    start = perf_counter()
+    runs = 0
+    with torch.no_grad():
+        run()
+        while runs < 3 or (best * runs < _LEAST and runs < 20):
+            other.sum()
+            before = perf_counter()
+            run()
+            best = min(best, perf_counter() - before)
+            runs += 1
+            if perf_counter() - start > _MOST:
+                break
+    return best
+
+
+def kept(decisions: Mapping[str, Decision]) -> Iterable[str]:
+    """Layers that run on kernels of their own."""
+    return (name for name, decision in decisions.items() if decision.kernel != TORCH)

@@ -1,0 +1,208 @@
+from __future__ import annotations
+
+import copy
+import threading
+from pathlib import Path
+
+import pytest
+import torch
+from tests.engine.nets import Encoder, Mixed, Signal, prune
+from torch import Tensor, nn
+
+import secateur as sc
+from secateur.engine import compiler
+from secateur.engine.fast import Fast, FastParts
+from secateur.measure.latency_cache import TimeCache
+
+pytest.importorskip("llvmlite", reason="kernels need llvmlite")
+
+
+Pair = tuple[nn.Module, Fast]
+
+
+def compiled(net: nn.Module, example: Tensor, folder: Path) -> Pair:
+    """Networks are tiny: kernels are taken whatever the clock says."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(compiler, "_faster", lambda before, after: True)
+        fast = sc.compile(net, example, cache=folder)
+    assert isinstance(fast, Fast) and fast.original is None
+    return net, fast
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="module")
+def mixed(folder: Path) -> Pair:
+    return compiled(prune(Mixed()), torch.randn(1, 3, 40, 48), folder)
+
+
+@pytest.fixture(scope="module")
+def signal(folder: Path) -> Pair:
+    return compiled(prune(Signal()), torch.randn(2, 4, 32), folder)
+
+
+def close(ours: Tensor, theirs: Tensor, tolerance: float = 2e-6) -> None:
+    scale = theirs.abs().max().clamp_min(1e-6)
+    assert ours.shape == theirs.shape
+    assert (ours - theirs).abs().max() <= tolerance * scale
+
+
+@torch.no_grad()
+def test_any_batch_and_size(mixed: Pair) -> None:
+    net, fast = mixed
+    for shape in ((1, 3, 40, 48), (3, 3, 40, 48), (2, 3, 53, 41)):
+        x = torch.randn(shape)
+        close(fast(x), net(x))
+        close(fast(x.to(memory_format=torch.channels_last)), net(x))
+        close(fast(x.transpose(2, 3).contiguous().transpose(2, 3)), net(x))
+    assert fast(torch.zeros(0, 3, 40, 48)).shape == (0, 10)
+
+
+@torch.no_grad()
+def test_tokens(folder: Path) -> None:
+    net, fast = compiled(prune(Encoder()), torch.zeros(2, 9, dtype=torch.int64), folder)
+    for shape in ((2, 9), (1, 30), (5, 4)):
+        ids = torch.randint(0, 50, shape)
+        close(fast(ids), net(ids), 5e-6)
+
+
+@torch.no_grad()
+def test_signals(signal: Pair) -> None:
+    net, fast = signal
+    for shape in ((2, 4, 33), (3, 4, 64)):
+        x = torch.randn(shape)
+        close(fast(x), net(x))
+
+
+@torch.no_grad()
+def test_runs_of_a_program_leave_nothing_behind(mixed: Pair) -> None:
+    _, fast = mixed
+    x, other = torch.randn(2, 3, 40, 48), 1e6 * torch.randn(2, 3, 40, 48)
+    first = fast(x)
+    kept = first.clone()
+    fast(other)
+    assert torch.equal(first, kept)
+    assert torch.equal(fast(x), kept)
+
+
+@torch.no_grad()
+def test_not_a_number_goes_where_it_goes(mixed: Pair) -> None:
+    net, fast = mixed
+    x = torch.randn(2, 3, 40, 48)
+    bad = x.clone()
+    bad[0, 0, 5, 5] = float("nan")
+    assert fast(bad)[0].isnan().any()
+    close(fast(bad)[1:], net(x)[1:])
+    close(fast(x), net(x))
+
+
+@torch.no_grad()
+def test_threads_at_once(mixed: Pair) -> None:
+    net, fast = mixed
+    inputs = [torch.randn(1, 3, 40, 48) for _ in range(4)]
+    wanted = [net(x) for x in inputs]
+    wrong: list[float] = []
+
+    def work(i: int) -> None:
+        with torch.no_grad():
+            for _ in range(20):
+                wrong.append(float((fast(inputs[i]) - wanted[i]).abs().max()))
+
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(wrong) == 80 and max(wrong) < 1e-4
+
+
+def test_the_model_is_left_alone(tmp_path: Path) -> None:
+    net = prune(Signal()).train()
+    before = copy.deepcopy(net.state_dict())
+    sc.compile(net, torch.randn(2, 4, 32), cache=tmp_path)
+    assert net.training
+    assert all(torch.equal(before[name], value) for name, value in net.state_dict().items())
+
+
+def test_gradients_are_refused(signal: Pair) -> None:
+    _, fast = signal
+    with pytest.raises(sc.SecateurError, match="no gradients"):
+        fast(torch.randn(1, 4, 32, requires_grad=True))
+
+
+def test_other_arguments_are_refused(signal: Pair) -> None:
+    _, fast = signal
+    with pytest.raises(sc.SecateurError, match="compiled for other ones"):
+        fast(torch.randn(1, 4, 32), torch.randn(1))
+
+
+@torch.no_grad()
+def test_copies_and_state(signal: Pair) -> None:
+    (net, fast), x = signal, torch.randn(1, 4, 32)
+    twin = copy.deepcopy(fast)
+    state = {name: 2 * value for name, value in fast.state_dict().items()}
+    twin.load_state_dict(state)
+    assert torch.equal(twin.state_dict()["a.weight"], state["a.weight"])
+    close(fast(x), net(x))
+    assert not torch.allclose(twin(x), net(x))
+    with pytest.raises(RuntimeError, match="shape"):
+        twin.load_state_dict({**state, "a.weight": torch.zeros(3)})
+    with pytest.raises(TypeError, match=r"m\.sct"):
+        copy.copy(fast).__reduce_ex__(2)
+
+
+@torch.no_grad()
+def test_torch_export_sees_one_operation(signal: Pair) -> None:
+    (net, fast), x = signal, torch.randn(2, 4, 32)
+    program = torch.export.export(fast, (x,), strict=False)
+    assert "secateur.fast" in str(program.graph)
+    close(program.module()(x), net(x))
+
+
+class Branching(nn.Module):
+    """What torch.export cannot capture."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Linear(64, 64), nn.Linear(64, 64)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.a(x) if float(x.sum()) > 0 else self.b(x)
+
+
+@torch.no_grad()
+def test_layer_by_layer_where_the_whole_cannot_be_captured(tmp_path: Path) -> None:
+    net, x = prune(Branching()), torch.ones(16, 64)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(compiler, "_faster", lambda before, after: True)
+        fast = sc.compile(net, x, cache=tmp_path)
+    assert isinstance(fast, FastParts)
+    assert "layer by layer" in str(fast)
+    assert [row.name for row in fast.report.rows] == ["a"]
+    assert isinstance(fast.network.get_submodule("a"), Fast)
+    close(fast(x), net(x))
+    close(fast(-x), net(-x))
+
+
+@torch.no_grad()
+def test_nothing_to_gain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compiler, "_faster", lambda before, after: False)
+    net, x = prune(Signal(), density=1.0), torch.randn(1, 4, 32)
+    fast = sc.compile(net, x, cache=tmp_path)
+    assert fast.original is net and fast.report.gain == 1
+    assert "nothing to gain" in str(fast)
+    assert torch.equal(fast(x), net(x))
+
+
+@torch.no_grad()
+def test_times_are_not_measured_twice(
+    signal: Pair, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (net, _), x = signal, torch.randn(2, 4, 32)
+    new: list[str] = []
+    monkeypatch.setattr(TimeCache, "__setitem__", lambda self, key, value: new.append(key))
+    sc.compile(net, x, cache=folder)
+    assert not new
