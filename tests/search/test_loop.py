@@ -20,9 +20,11 @@ from secateur.core.budget import (
     Quality,
 )
 from secateur.core.errors import InfeasibleBudget, InputError, RecipeError
+from secateur.core.measured import Latency as Clocked
 from secateur.measure.memory import peak_memory
 from secateur.measure.metric import Accuracy, Loss
 from secateur.search.loop import Found, search
+from secateur.search.timing import Timing
 
 
 @pytest.fixture(scope="module")
@@ -207,8 +209,26 @@ def test_the_winner_is_timed_again_and_gives_way_if_it_was_lucky() -> None:
             slow, model, budget, evaluate=lambda m: 1.0, example=call, trials=1, resume=[lucky],
             on_trial=told.append,
         )  # fmt: skip
-    assert [attempt.accepted for attempt in told] == [True, False]
+    assert [attempt.accepted for attempt in told[:2]] == [True, False]
     assert told[1].why.startswith("timed again, ")
+
+
+def test_a_winner_that_was_lucky_gives_one_more_trial(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, build, call = wide_case(64)
+    asked: list[Timing] = []
+
+    def timed(*args: Any, **how: Any) -> Timing:
+        """Just inside the first time, just outside when the winner is timed again, then inside."""
+        ms = Latency("60%").ceiling(1.0)
+        value = ms * (1.05 if len(asked) == 1 else 0.95)
+        same = Clocked(1.0, 0.0, 9, 1)
+        asked.append(Timing(same, same, value, value, ms))
+        return asked[-1]
+
+    monkeypatch.setattr("secateur.search.gauge.time_pair", timed)
+    found = search(build, model, Latency("60%"), example=call, trials=1)
+    assert [attempt.accepted for attempt in found.attempts] == [False, True]
+    assert found.attempts[1].share < found.attempts[0].share
 
 
 def test_latency_and_quality_together(case: Case) -> None:

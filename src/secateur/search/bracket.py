@@ -44,6 +44,12 @@ class Bracket:
         (self.good if fine else self.bad)[max(edge, 1e-6)] = margin
         self.sides.append(fine)
 
+    def withdraw(self, share: float, left: float, margin: float) -> None:
+        """What was found to do does not, on a second look."""
+        for edge in (share, left):
+            self.good.pop(max(edge, 1e-6), None)
+        self.add(share, left, margin)
+
     def unreachable(self, share: float) -> None:
         """No network has a share that small."""
         self.floor = max(self.floor, share)

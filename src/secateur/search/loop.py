@@ -116,8 +116,19 @@ class _Search:
         self.smallest = bool(gauge.quality)
 
     def run(self, trials: int) -> Found:
-        """Try, look, turn the knob."""
+        """Try, look, turn the knob; a winner that is withdrawn gives one more turn."""
         bracket = Bracket(self.smallest, LOW, HIGH)
+        for withdrawn in range(_SECOND_TIMINGS):
+            self._hunt(bracket, trials + withdrawn)
+            if self.best is None:
+                break
+            if (found := self._settled(bracket)) is not None:
+                return found
+        if self.refused is not None and all(a.left is None for a in self.attempts):
+            raise self.refused
+        raise refusal(self.budget, self.gauge, self.attempts, self.cost)
+
+    def _hunt(self, bracket: Bracket, trials: int) -> None:
         while len(self.attempts) < trials and (share := bracket.next()) is not None:
             share = _key(share)
             old = self.done.get(share)
@@ -131,28 +142,24 @@ class _Search:
                 self.best = attempt, trial, finding
             del trial, finding
             self.on_trial(attempt)
-        return self._settle()
 
-    def _settle(self) -> Found:
-        """The best that also meets its latency when it is timed once more; else the next best."""
-        for _ in range(_SECOND_TIMINGS):
-            if self.best is None:
-                break
-            attempt, trial, found = self.best
-            if trial is None or found is None:  # resumed: build and measure it here
-                trial = self._build(attempt.share)
-                found = self.gauge.measure(trial)
-            else:
-                self.gauge.time(trial, found)
-            met = all(found.margins[repr(goal)] >= 0 for goal in self.gauge.latency)
-            if met:
-                return self._finish(attempt, trial, found)
-            self._withdraw(attempt, found)
-        if self.refused is not None and all(a.left is None for a in self.attempts):
-            raise self.refused
-        raise refusal(self.budget, self.gauge, self.attempts, self.cost)
+    def _settled(self, bracket: Bracket) -> Found | None:
+        """The best, if it also meets its latency when it is timed once more."""
+        assert self.best is not None
+        attempt, trial, found = self.best
+        if trial is None or found is None:  # resumed: build and measure it here
+            trial = self._build(attempt.share)
+            found = self.gauge.measure(trial)
+        else:
+            self.gauge.time(trial, found)
+        if all(found.margins[repr(goal)] >= 0 for goal in self.gauge.latency):
+            return self._finish(attempt, trial, found)
+        less = self._withdraw(attempt, found)
+        if not self.smallest and less.left is not None:
+            bracket.withdraw(less.share, less.left, self._direction(less))
+        return None
 
-    def _withdraw(self, attempt: Attempt, found: Finding) -> None:
+    def _withdraw(self, attempt: Attempt, found: Finding) -> Attempt:
         """A second timing did not meet the budget: the next best takes its place."""
         why = "timed again, " + "; ".join(found.words)
         less = replace(attempt, margins=dict(found.margins), accepted=False, why=why)
@@ -162,6 +169,7 @@ class _Search:
         for other in self.attempts:
             if other.accepted and self._better(other):
                 self.best = other, None, None
+        return less
 
     def _direction(self, attempt: Attempt) -> float:
         """The margin that says which way to go: the worst of quality's, or of all."""
