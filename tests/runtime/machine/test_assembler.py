@@ -75,7 +75,7 @@ def test_conditions_are_signed(condition: str, left: int, right: int) -> None:
     assert answers == [right_answer, right_answer]
 
 
-def test_words_tables_calls_and_shifts() -> None:
+def test_words_tables_calls_and_division() -> None:
     code = Assembler()
     code.jump("start")
     code.align(16)
@@ -89,10 +89,11 @@ def test_words_tables_calls_and_shifts() -> None:
     code.load_word(RAX, R9)
     code.address(R12 - 1, "double")
     code.call(R12 - 1)
-    code.move(R8, RDI)
-    code.divide_by_power(R8, 2)
+    code.move(R8, RAX)
+    code.move(RAX, RDI)
+    code.divide(RSI)
     code.plus(RAX, R8)
-    assert run(code, left=40) == -18 + 10
+    assert run(code, left=47, right=6) == -18 + 7
 
 
 def test_a_label_is_given_once() -> None:

@@ -26,7 +26,7 @@ class Assembler:
         self._distances: list[tuple[int, str]] = []
 
     def finish(self) -> bytes:
-        """The code, with all labels resolved."""
+        """The code, with all labels resolved; `labels` may have places behind its end."""
         for place, name in self._distances:
             self.code[place : place + 4] = _word(self.labels[name] - (place + 4))
         self._distances.clear()
@@ -92,9 +92,10 @@ class Assembler:
         self._registers(b"\x69", to, what)
         self.code += _word(value)
 
-    def divide_by_power(self, to: int, bits: int) -> None:
-        """`to >>= bits`, without a sign."""
-        self.code += bytes((0x48 | to >> 3, 0xC1, 0xE8 | to & 7, bits))
+    def divide(self, by: int) -> None:
+        """`rax, rdx = rax / by, rax % by`, without signs."""
+        self.code += b"\x31\xd2"
+        self.code += bytes((0x48 | by >> 3, 0xF7, 0xF0 | by & 7))
 
     def compare(self, left: int, right: int) -> None:
         """Compare two registers, for a `jump`."""

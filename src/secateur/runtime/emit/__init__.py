@@ -1,0 +1,1 @@
+"""Kernels written as machine code, for one pattern of zeros each."""

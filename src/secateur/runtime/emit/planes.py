@@ -1,0 +1,130 @@
+"""Kernels for planes, emitted as machine code for AVX2 and AVX-512, without any compiler.
+
+Two ways: `Loop` runs over a stream of the non-zeros, `Straight` has an instruction for each. Where
+the processor multiplies with a broadcast straight from memory (AVX-512), straight lines need the
+fewest instructions. Elsewhere they take three times the bytes of a loop's stream, and fetching them
+is what they wait for, except where all of them stay in the level-1 cache.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from dataclasses import dataclass
+
+from secateur.core.errors import UnsupportedModel
+from secateur.runtime.emit import loop as looping
+from secateur.runtime.emit import straight as straightening
+from secateur.runtime.emit.isa import AVX2, AVX512, FORMS, Isa
+from secateur.runtime.emit.order import Tile
+from secateur.runtime.machine import Code, features
+from secateur.runtime.machine.assembler import WINDOWS
+from secateur.runtime.machine.memory import machine
+from secateur.runtime.planes import Planes
+
+SLACK = 256  # positions behind the mask's end that may be asked for; they are zeros
+_SIGNATURE = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * 7)
+_FAR = 2**31 - 2**16  # distances have 32 bits
+
+
+@dataclass(frozen=True)
+class Loop:
+    """How a looping kernel goes about it.
+
+    vectors: of a tile, at most. columns: bytes of input that a block of columns may touch. rows: of
+    a row block, within which rows are sorted; ranges of rows are whole blocks.
+    """
+
+    vectors: int = 8
+    columns: int = 24 << 10
+    rows: int = 256
+
+
+Way = Loop | Tile
+
+
+class EmittedKernel:
+    """A layer as a routine of its own; see `secateur.runtime.planes.Kernel`.
+
+    way: a `Loop`, or a `Tile` of straight lines. `UnsupportedModel` for what `supports` refuses,
+    `Forbidden` where code may not be run.
+
+    Example:
+        >>> import numpy as np
+        >>> from secateur.runtime.planes import from_linear
+        >>> layer = from_linear(np.eye(2, dtype=np.float32), pitch=16)
+        >>> x, y = np.arange(32, dtype=np.float32), np.zeros(32, np.float32)
+        >>> for isa in available():
+        ...     kernel = EmittedKernel(layer, Loop(), isa)
+        ...     kernel(x.ctypes.data, y.ctypes.data, 0, 0, 16, 0, 2)
+        ...     assert (x == y).all()
+    """
+
+    def __init__(self, layer: Planes, way: Way, isa: Isa) -> None:
+        code, start = emit(layer, way, isa)
+        self._code = Code(code)
+        self.way = way
+        self.name = f"emit-{isa.name}" + ("-loop" if isinstance(way, Loop) else "")
+        self.step = isa.lanes * (1 if isinstance(way, Loop) else way.vectors)
+        self.block = way.rows
+        self.bytes = len(code)
+        self.address = self._code.address + start
+        self._call = _SIGNATURE(self.address)
+
+    def __call__(
+        self, x: int, y: int, residual: int, begin: int, end: int, first: int, last: int
+    ) -> None:
+        """Run on addresses of float32 buffers."""
+        self._call(x, y, residual, begin, end, first, last)
+
+
+def supports(layer: Planes) -> bool:
+    """Whether a layer's activation and distances can be emitted, whatever this machine can run.
+
+    Example:
+        >>> import numpy as np
+        >>> from secateur.runtime.planes import from_linear
+        >>> [supports(from_linear(np.eye(2), pitch=2, activation=a)) for a in ("relu", "gelu")]
+        [True, False]
+    """
+    low, high = layer.reach
+    far = max(-low, high, layer.out_pitch * layer.rows) * 4 < _FAR
+    return layer.activation in FORMS and far
+
+
+def available() -> list[Isa]:
+    """The instruction sets that this machine runs, the best first."""
+    if machine() != "x86-64":
+        return []
+    return [isa for isa in (AVX512, AVX2) if isa.needs <= features()]
+
+
+def ways(layer: Planes, isa: Isa) -> list[Way]:
+    """What is worth to be timed for a layer, the likely best first; see the module's text."""
+    half = -(-layer.rows // 2)
+    rows = layer.rows if layer.rows <= 128 else min(256, half)
+    if isa.wide:
+        return [Tile(30, 1), Loop(12, rows=rows)]
+    found: list[Way] = [Loop(8, rows=rows), Loop(6, rows=rows)]
+    if 24 * layer.nnz < 24 << 10:
+        found.append(Tile(6, 2))
+    return found
+
+
+def emit(layer: Planes, way: Way, isa: Isa, *, windows: bool = WINDOWS) -> tuple[bytes, int]:
+    """The machine code of a layer with its data, and where in it the function begins.
+
+    windows: for its calling convention.
+    """
+    if isinstance(way, Loop):
+        held = way.vectors + 2
+    else:
+        held = straightening.registers(way, isa)
+    if not supports(layer) or held > isa.registers:
+        raise UnsupportedModel(
+            f"no {isa.name} kernel is emitted for {way}, activation {layer.activation}",
+            hint=f"activations {', '.join(FORMS)}; at most {isa.registers} registers, not {held}",
+        )
+    mask = b"" if layer.mask is None else layer.mask.tobytes() + bytes(4 * SLACK)
+    if isinstance(way, Loop):
+        return looping.emit(layer, isa, way.vectors, way.columns, way.rows, mask, windows)
+    return straightening.emit(layer, way, isa, mask, windows), 0

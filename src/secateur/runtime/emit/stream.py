@@ -1,0 +1,55 @@
+"""The data of a looping kernel: records of non-zeros, in the order in which they are read."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from secateur.runtime.planes import Planes
+
+
+def stream(layer: Planes, block: np.ndarray, many: int, rows: int) -> tuple[np.ndarray, np.ndarray]:
+    """Int64 `[blocks, row blocks + 1]`, where records begin in bytes, and the records in words.
+
+    block: of columns, `many` of them, for each non-zero. rows: of a row block, within which records
+    are sorted by length. A record is one row's part of a block: the distance of the output row in
+    bytes, the number of non-zeros, in the first block the bias and a word that is not used; then,
+    for each non-zero, the distance in bytes that it reads at, and its value.
+
+    Example:
+        >>> from secateur.runtime.planes import from_linear
+        >>> import numpy as np
+        >>> layer = from_linear(np.array([[2.0, 3.0], [0.0, 1.0]]), pitch=8)
+        >>> index, data = stream(layer, np.zeros(3, np.int64), 1, 2)
+        >>> data[:6].tolist()  # the second row comes first: it has one non-zero
+        [32, 1, 0, 0, 32, 1065353216]
+        >>> index.tolist()
+        [[0, 56]]
+    """
+    row = np.repeat(np.arange(layer.rows), np.diff(layer.indptr))
+    key = block * layer.rows + row
+    counts = np.bincount(key, minlength=many * layer.rows)
+    number, of = np.divmod(np.arange(many * layer.rows), layer.rows)
+    at = np.lexsort((counts, of // rows, number))
+    number, of, count = number[at], of[at], counts[at]
+    opens = number == 0
+    head = 2 + 2 * opens
+    words = head + 2 * count
+    starts = np.cumsum(words) - words
+
+    data = np.zeros(int(words.sum()), np.int32)
+    floats = data.view(np.float32)
+    data[starts] = 4 * layer.out_pitch * of
+    data[starts + 1] = count
+    if layer.bias is not None:
+        floats[starts[opens] + 2] = layer.bias[of[opens]]
+    body = np.empty_like(starts)
+    body[at] = starts + head
+    order = np.lexsort((layer.offsets, key))
+    key = key[order]
+    to = body[key] + 2 * (np.arange(len(key)) - (np.cumsum(counts) - counts)[key])
+    data[to] = 4 * layer.offsets[order]
+    floats[to + 1] = layer.values[order]
+
+    begins = np.append(starts, len(data))
+    first = np.append(np.arange(0, layer.rows, rows), layer.rows)
+    return 4 * begins[np.arange(many)[:, None] * layer.rows + first], data

@@ -1,0 +1,97 @@
+"""Random layers, and runs of a kernel in buffers between forbidden pages, against float64."""
+
+from __future__ import annotations
+
+import numpy as np
+from guarded import guarded
+from planes_reference import act
+
+from secateur.runtime.planes import Kernel, Planes, from_conv
+
+TOLERANCE = 2e-6  # relative to the sum of magnitudes that a position adds up
+
+
+def some_layer(rng: np.random.Generator, activation: str, residual: bool, masked: bool) -> Planes:
+    """A small convolution of any density, some rows and columns empty, with or without groups."""
+    out, inside, height, width = rng.integers(1, [12, 9, 7, 7])
+    kernel, groups = rng.choice([1, 1, 2, 3], 2), int(rng.integers(1, 3))
+    weight = rng.standard_normal((out * groups, inside, *kernel)).astype(np.float32)
+    weight *= rng.random(weight.shape) < rng.choice([0, 0.05, 0.1, 0.3, 0.6, 1])
+    weight[rng.random(len(weight)) < 0.2] = 0
+    weight[:, rng.random(inside) < 0.2] = 0
+    row = int(width + rng.integers(1, 3))
+    return from_conv(
+        weight,
+        pitch=int((height + 2) * row + rng.integers(0, 20)),
+        row=row,
+        out_pitch=int(height * row + rng.integers(300, 320)),
+        padding=(int(rng.integers(0, 2)), int(rng.integers(0, 2))),
+        groups=groups,
+        bias=rng.standard_normal(len(weight)).astype(np.float32) if rng.random() < 0.7 else None,
+        activation=activation,
+        residual=residual,
+        size=(int(height), int(width)) if masked else None,
+    )
+
+
+def expected(
+    layer: Planes, x: np.ndarray, origin: int, begin: int, end: int, residual: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """What `planes_reference.reference` gives, by one gather instead of loops."""
+    y = np.zeros((layer.rows, end - begin))
+    size = np.zeros_like(y)
+    row = np.repeat(np.arange(layer.rows), np.diff(layer.indptr))
+    read = x[origin + layer.offsets[:, None] + np.arange(begin, end)]
+    product = read.astype(np.float64) * layer.values[:, None]
+    np.add.at(y, row, product)
+    np.add.at(size, row, np.abs(product))
+    for term in (layer.bias if layer.bias is None else layer.bias[:, None], residual):
+        if term is not None:
+            y += term
+            size += np.abs(term)
+    y = act(layer.activation, y)
+    if layer.mask is not None:
+        positions = np.arange(begin, end)
+        inside = positions < len(layer.mask)
+        inside[inside] = layer.mask[positions[inside]] != 0
+        y[:, ~inside] = 0
+    return y, size
+
+
+def check(rng: np.random.Generator, layer: Planes, kernel: Kernel, in_place: bool = False) -> float:
+    """One run over some positions and rows, in buffers without a float to spare: the worst error.
+
+    in_place: the residual is the output's own buffer.
+    """
+    low, high = layer.reach
+    begin = int(rng.integers(0, 3)) * kernel.step
+    end = begin + int(rng.integers(0, 1 + 300 // kernel.step)) * kernel.step
+    end = min(end, 300 // kernel.step * kernel.step)
+    begin = min(begin, end)
+    ends = [*range(0, layer.rows, kernel.block), layer.rows]
+    first, last = sorted(rng.choice(ends, 2).tolist())
+    at_end = bool(rng.integers(2))
+    first_read, last_read = min(0, begin + low), max(0, end + high)
+    x = guarded(last_read - first_read, at_end=at_end)
+    x[:] = rng.standard_normal(len(x))
+    size = (layer.rows - 1) * layer.out_pitch + end
+    y, before = guarded(size, at_end=at_end), rng.standard_normal(size).astype(np.float32)
+    y[:] = before
+    residual = y if in_place else guarded(size, at_end=at_end)
+    if not in_place:
+        residual[:] = rng.standard_normal(size)
+    places = np.arange(layer.rows)[:, None] * layer.out_pitch + np.arange(begin, end)
+    added = residual[places] if layer.residual else None
+    kernel(
+        x.ctypes.data - 4 * first_read,
+        y.ctypes.data,
+        residual.ctypes.data if layer.residual else 0,
+        *(begin, end, first, last),
+    )
+    right, magnitude = expected(layer, x, -first_read, begin, end, added)
+    error = np.abs(y[places] - right)[first:last]
+    assert (error <= TOLERANCE * magnitude[first:last] + 1e-30).all()
+    untouched = np.ones(size, bool)
+    untouched[places[first:last].reshape(-1)] = False
+    np.testing.assert_array_equal(y[untouched], before[untouched])
+    return float((error / (magnitude[first:last] + 1e-30)).max(initial=0))
