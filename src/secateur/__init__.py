@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _HOMES = {
+    "secateur.adapt.gates": ("gate",),
     "secateur.api": (
         "compile",
         "cut",
@@ -28,6 +29,7 @@ _HOMES = {
         "sensitivity",
         "shrink",
     ),
+    "secateur.api.features": ("features",),
     "secateur.units": ("Block", "Channel", "Head", "Layer", "NM", "Weight"),
     "secateur.core.budget": (
         "Bytes",
@@ -87,6 +89,7 @@ __all__ = [*sorted(_HOME), *_ROOMS]
 if TYPE_CHECKING:
     from secateur import adapt as adapt
     from secateur import testing as testing
+    from secateur.adapt.gates import gate as gate
     from secateur.allocate import allocator as allocator
     from secateur.api import compile as compile
     from secateur.api import cut as cut
@@ -99,6 +102,7 @@ if TYPE_CHECKING:
     from secateur.api import prune_ as prune_
     from secateur.api import sensitivity as sensitivity
     from secateur.api import shrink as shrink
+    from secateur.api.features import features as features
     from secateur.core import errors as errors
     from secateur.core.budget import Bytes as Bytes
     from secateur.core.budget import Drop as Drop

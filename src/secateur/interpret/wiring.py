@@ -25,13 +25,14 @@ def wiring(
     sizes: Sizes | None = None,
     inputs: Sequence[str] | None = None,
     outputs: Sequence[str] | None = None,
+    bare: bool = True,
 ) -> Drawing:
     """Kept units as nodes, and the weights between them that are not zero as edges.
 
     Of units that several weights connect (kernel positions, heads) an edge has the root of their
     squared sum, else the weight itself. Inputs and outputs of the model, and other dimensions that
     are no site, are columns too. sizes: how much each unit matters, by site. inputs, outputs: names
-    of what the first columns read and what the last ones give.
+    of what the first columns read and what the last ones give. bare: show nodes without an edge.
     """
     columns = _Columns(places, keeps or {})
     tensors = dict(model.named_parameters())
@@ -47,7 +48,8 @@ def wiring(
         matrix = weight.detach().double().cpu().movedim((out_dim, reader.dim), (0, 1))
         taps = matrix.reshape(*matrix.shape[:2], -1)
         columns.connect(name, taps, layouts[out_dim], reader.layout)
-    return columns.drawing(title, sizes or {}, inputs, outputs)
+    drawn = columns.drawing(title, sizes or {}, inputs, outputs)
+    return drawn if bare else _connected(drawn)
 
 
 class _Columns:
@@ -136,6 +138,31 @@ class _Columns:
         largest = max((float(v.abs().max()) for v in sizes.values() if v.numel()), default=0.0)
         share = float(values[k]) / largest if largest else 0.0
         return Node(label, f"{what} {k} of {name}: {float(sizes[name][k]):.4g}", share)
+
+
+def _connected(drawing: Drawing) -> Drawing:
+    """Without the nodes, but for those of the last column, from which no path goes to it."""
+    last = len(drawing.columns) - 1
+    alive = {(last, row) for row in range(len(drawing.columns[last]))}
+    edges = list(drawing.edges)
+    while True:
+        more = {edge.start for edge in edges if edge.end in alive} - alive
+        if not more:
+            break
+        alive |= more
+    fed = {(0, row) for row in range(len(drawing.columns[0]))} | {
+        edge.end for edge in edges if edge.start in alive
+    }
+    alive = {place for place in alive if place in fed or place[0] == last}
+    places = {}
+    columns = []
+    for column, nodes in enumerate(drawing.columns):
+        rows = [row for row in range(len(nodes)) if (column, row) in alive]
+        places.update({(column, old): (column, new) for new, old in enumerate(rows)})
+        columns.append(tuple(nodes[row] for row in rows))
+    kept = [e for e in edges if e.start in places and e.end in places]
+    moved = [Edge(places[e.start], places[e.end], e.weight) for e in kept]
+    return Drawing(drawing.title, drawing.heads, tuple(columns), tuple(moved))
 
 
 def _pooled(matrix: Tensor, out: Tensor, inside: Tensor) -> Tensor:
