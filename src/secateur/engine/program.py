@@ -14,11 +14,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from secateur.engine import native
 from secateur.engine.arena import Arena, Buffer
 from secateur.engine.graph import Graph, Node, Ref, function, refs, substitute
 from secateur.engine.kernels import tasks
 from secateur.engine.layer import Dense, Layer
 from secateur.engine.layout import SLACK, Form, Layout, image_size, split_phases
+from secateur.engine.native import Slot
 from secateur.runtime.machine import parallel
 from secateur.runtime.planes import Kernel
 
@@ -50,13 +52,6 @@ class Parts:
         if name not in self.dense:
             self.dense[name] = Dense(self.graph.layers[name])
         return self.dense[name]
-
-
-class Slot:
-    """A value that each run makes anew, by its place in the run's list."""
-
-    def __init__(self, place: int) -> None:
-        self.place = place
 
 
 class Program:
@@ -110,7 +105,7 @@ class Program:
             self._planes(node)
         elif node.op == "layer":
             self._torch(node, self._parts.through_torch(node.name))
-        else:
+        elif not self._native(node):
             self._torch(node, function(node.op))
 
     def _now(self, name: str) -> Any:
@@ -157,6 +152,34 @@ class Program:
             return
         slot = self._values[name] = self._slot(value)
         self.steps.append((name, _anew(run, given, slot.place)))
+
+    def _native(self, node: Node) -> bool:
+        """Something for which there is code of our own, if its output is wanted in planes."""
+        form = self._parts.layout.values.get(node.name)
+        if form is None or node.op not in ("aten.max_pool2d.default", "aten.layer_norm.default"):
+            return False
+        source, value = self._values[node.refs[0]], self._now(node.refs[0])
+        if node.op == "aten.max_pool2d.default":
+            shape = (*value.shape[:2], *form.size)
+        else:
+            shape = tuple(value.shape)
+            buffer = None if isinstance(source, Slot) else self.arena.find(source)
+            if buffer is None or not _lies(source, form, buffer):
+                return False
+        place = self.arena.take(node.name, form.floats(shape), form)
+        target = form.view(place.tensor, shape)
+        if node.op == "aten.max_pool2d.default":
+            step = native.pool(node, source, value, form, target)
+        else:
+            weights = [None if a is None else self._now(a.name) for a in node.args[2:4]]
+            weight, bias = (*weights, None, None)[:2]
+            step = native.norm(node, source, target, weight, bias, form)
+        if step is None:
+            self.arena.free(node.name)
+            return False
+        self._do(node.name, step)
+        self._values[node.name] = target
+        return True
 
     def _planes(self, node: Node) -> None:
         """A layer on planes: its inputs brought into form, then its kernel."""
@@ -208,6 +231,11 @@ class Program:
         shape = (images, channels * len(found), *form.size)
         buffer = self.arena.take(f"{name}.x", form.floats(shape), (form, len(found)))
         whole = form.view(buffer.tensor, shape)
+        steps = native.phases(self._values[source], value, layer, form, whole)
+        for step in steps:
+            self._do(f"{name}.x", step)
+        if steps:
+            return whole, shape[1] * form.pitch
         a, b = layer.stride
         pairs = []
         for i, (down, across) in enumerate(found):

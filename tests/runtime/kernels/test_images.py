@@ -1,0 +1,52 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+pytest.importorskip("llvmlite", reason="kernels need llvmlite")
+
+from secateur.runtime.kernels import images
+from secateur.runtime.machine import parallel
+
+
+def run(address: int, x: torch.Tensor, y: torch.Tensor, geometry: list[int]) -> None:
+    numbers = np.array(geometry, np.int64)
+    task = [x.data_ptr(), y.data_ptr(), numbers.ctypes.data, 0, x.shape[0], 0, 0]
+    parallel(address, np.array([task], np.int64))
+
+
+@pytest.mark.parametrize("wide", [4, 5, 7, 8, 11, 16, 28])
+@pytest.mark.parametrize("both", [True, False])
+def test_split(wide: int, both: bool) -> None:
+    x, y = torch.randn(3, 6, 2 * wide), torch.full((3, 2, 6, wide + 3), -1.0)
+    row = wide + 3
+    numbers = [12 * wide, 2 * wide, 12 * row, row, 6, wide, 6 * row]
+    run(images.split(wide, both), x, y, numbers)
+    assert torch.equal(y[:, 0, :, :wide], x[:, :, ::2])
+    assert torch.equal(
+        y[:, 1, :, :wide], x[:, :, 1::2] if both else torch.full_like(x[..., ::2], -1)
+    )
+    assert (y[..., wide:] == -1).all()
+
+
+@pytest.mark.parametrize("wide", [4, 7, 8, 13, 16, 28])
+@pytest.mark.parametrize("high", [4, 5])
+def test_pool(wide: int, high: int) -> None:
+    x = torch.randn(3, high, 2 * wide)
+    x[1, 2, 3] = float("nan")
+    wanted = F.max_pool2d(x, 3, 2, 1)
+    y = torch.full((3, wanted.shape[1], wide + 2), -1.0)
+    numbers = [
+        high * 2 * wide, 2 * wide, high - 1, wanted.shape[1] * (wide + 2), wide + 2,
+        wanted.shape[1], wide,
+    ]  # fmt: skip
+    run(images.pool(wide), x, y, numbers)
+    assert torch.equal(y[..., :wide].isnan(), wanted.isnan())
+    assert torch.equal(y[..., :wide].nan_to_num(9), wanted.nan_to_num(9))
+    assert (y[..., wide:] == -1).all()
+
+
+def test_rows_that_are_too_short() -> None:
+    assert images.lanes(3) == 0
