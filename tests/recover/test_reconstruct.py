@@ -162,7 +162,7 @@ def test_never_worse_than_no_repair(name: str, kind: str) -> None:
     for step in (Reconstruct(), Recalibrate()):
         step.run(job)
         found = distance(dense, outputs(cut.small, job.calibration.held))
-        assert found == pytest.approx(job.distance, rel=1e-4, abs=1e-9)  # other kernels
+        assert found == pytest.approx(job.distance, rel=1e-4, abs=1e-7)  # other kernels
         assert job.distance <= before
     assert all(bool(torch.isfinite(tensor).all()) for tensor in cut.small.state_dict().values())
     if kind == "many":

@@ -22,7 +22,7 @@ from secateur.recover.uses import plain
 
 _LOOKED_AT = 4  # calls whose layers are solved; others may take other paths
 _LOOKED_BYTES = 2**22  # of inputs in those of them that have the same form
-_MUCH = 2**28  # bytes of inputs and outputs at the stops above which further calls start late
+_MUCH = 2**27  # bytes of inputs and outputs at the stops above which further calls start late
 _PLENTY = 2  # rows on offer for each one that is used: neighbours are alike
 
 
@@ -148,14 +148,15 @@ class Reconstruct:
                 slot = min((slot for pair in alive for slot in pair.slots), key=order.__getitem__)
                 here = [pair for pair in alive if pair.slots == (slot, slot)]
                 layer = layers[slot]
-                if waiting and not (layer.done or (_many(alive) and _enough(layer, here))):
+                much, new = _much(alive), not layer.done
+                if waiting and new and not (much and _enough(layer, here)):
                     start()  # it is the furthest behind now
-                    continue
-                self._step(layer, here)
-                if _many(alive):
+                else:
+                    self._step(layer, here)
+                    for pair in alive:
+                        pair.leave(slot)
+                if much and new:
                     trim()
-                for pair in alive:
-                    pair.leave(slot)
         for layer in layers.values():
             if layer.place.uses > 1:
                 layer.solve(None)
@@ -221,7 +222,7 @@ def _varied(calls: Sequence[Call]) -> list[Call]:
     return chosen
 
 
-def _many(pairs: Sequence[_Pair]) -> bool:
+def _much(pairs: Sequence[_Pair]) -> bool:
     """Whether what the runs hold at their stops is much for a machine's memory."""
     uses = [run.event.use for pair in pairs for run in (pair.dense, pair.small)]
     return sum(use.x.nbytes + use.out.nbytes for use in uses) > _MUCH
