@@ -169,12 +169,20 @@ class _Writer:
     def _gather(self, x: str, indices: str, first: str, kind: str) -> str:
         """One number for each lane, from where the indices at `first` say.
 
-        Single loads into lanes: as fast as the machine's own gather, or faster.
+        Indices come as words and are taken apart, numbers one by one: on the machines tried this is
+        faster than single loads of indices, and much faster than the machine's own gather.
         """
         f = self.f
-        vector = "poison"
+        bits = int(kind[1:])
+        word = min(64, bits * f.lanes)
+        vector, words = "poison", ""
         for lane in range(f.lanes):
-            index = f.read(indices, f.integer("add", first, lane), kind)
+            if lane * bits % word == 0:
+                place = f.at(indices, f.integer("add", first, lane), kind)
+                words = f.value(f"load i{word}, ptr {place}, align {bits // 8}")
+                words = words if word == 64 else f.value(f"zext i{word} {words} to i64")
+            index = f.integer("lshr", words, lane * bits % word)
+            index = f.integer("and", index, (1 << bits) - 1)
             found = f.value(f"load float, ptr {f.at(x, index)}, align 4")
             vector = f.value(f"insertelement {f.vector} {vector}, float {found}, i32 {lane}")
         return vector
