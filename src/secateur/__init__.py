@@ -74,7 +74,7 @@ _HOMES = {
     "secateur.ship": ("load",),
     "secateur.ship.export": ("export",),
     "secateur.core.errors": ("SecateurError",),
-    "secateur.interpret": ("circuit",),
+    "secateur.interpret": ("circuit", "rank_units"),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 _ROOMS = {
@@ -129,6 +129,7 @@ if TYPE_CHECKING:
     from secateur.graph import rewrite as rewrite
     from secateur.graph import rule as rule
     from secateur.interpret import circuit as circuit
+    from secateur.interpret import rank_units as rank_units
     from secateur.measure.metric import Accuracy as Accuracy
     from secateur.measure.metric import Loss as Loss
     from secateur.recover import Compensate as Compensate

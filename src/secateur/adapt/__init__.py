@@ -6,6 +6,7 @@ from secateur.adapt.controller import Controller, Event
 from secateur.adapt.dial import Dial
 from secateur.adapt.early import exits
 from secateur.adapt.exiting import Exits
+from secateur.adapt.gated import GatedModel
 from secateur.adapt.lazy import Lazy
 from secateur.adapt.level import Level
 from secateur.adapt.memory import Memory
@@ -13,6 +14,6 @@ from secateur.adapt.monitor import Monitor
 from secateur.adapt.vit import Tokens, tokens
 
 __all__ = [
-    "Controller", "Dial", "Event", "Exits", "Lazy", "Level", "Memory", "Monitor", "Tokens",
-    "activations", "build", "exits", "tokens",
+    "Controller", "Dial", "Event", "Exits", "GatedModel", "Lazy", "Level", "Memory", "Monitor",
+    "Tokens", "activations", "build", "exits", "tokens",
 ]  # fmt: skip

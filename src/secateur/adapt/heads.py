@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -52,11 +53,17 @@ def fit_head(features: Tensor, wanted: Tensor) -> Head:
         held[-1:] = True
     best = min(_STRENGTHS, key=lambda s: _error(x[held], y[held], *_ridge(x[~held], y[~held], s)))
     weight, bias = _ridge(x, y, best)
-    linear = nn.Linear(x.shape[1], y.shape[1], device=features.device)
+    linear = blank(x.shape[1], y.shape[1], like=x.new_empty(0, dtype=torch.float32))
     with torch.no_grad():
         linear.weight.copy_(weight)
         linear.bias.copy_(bias)
     return Head(linear).requires_grad_(False).to(features.dtype)
+
+
+def blank(inputs: int, outputs: int, like: Tensor, bias: bool = True) -> nn.Linear:
+    """A linear layer that nothing is in yet; no random number is drawn."""
+    made: Any = nn.utils.skip_init
+    return made(nn.Linear, inputs, outputs, bias=bias, device=like.device, dtype=like.dtype)
 
 
 def _ridge(x: Tensor, y: Tensor, strength: float) -> tuple[Tensor, Tensor]:
