@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # one thread each, of PyTorch's and of what tests start
+    os.environ["OMP_NUM_THREADS"] = "1"
 
 import pytest
 import torch
