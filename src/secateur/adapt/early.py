@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from secateur.adapt.depths import depths
 from secateur.adapt.exiting import Exits, first, stops, visiting
-from secateur.adapt.heads import Head, confidence, fit_head, pool, thresholds
+from secateur.adapt.heads import confidence, fit_head, pool, thresholds
+from secateur.adapt.next_token import NextToken, is_decoder, layers_of, token_heads
 from secateur.adapt.promise import last_safe, least_samples
 from secateur.core.batches import Call, check_model, untouched
 from secateur.core.errors import InputError, RecipeError
@@ -40,9 +41,14 @@ def exits(
     is the whole network's on at least a share `guarantee` of new inputs that are like the data.
     Where the data cannot support it, inputs leave later, or never.
 
+    A language model with outputs `[n, tokens, words]` becomes a classifier of the next word, with
+    outputs `[n, words]`: heads are its own last norm and head, behind a matrix that is fitted to
+    make its last hidden state of an earlier one. The whole context runs for every word, as a cache
+    would lack what was not computed.
+
     Args:
-        model: A classifier with outputs `[n, classes]`; it is left as it was, and its weights are
-            shared with the result.
+        model: A classifier with outputs `[n, classes]`, or a language model; it is left as it was,
+            and its weights are shared with the result.
         data: Batches, labelled or not, best not those that the model was trained on.
         guarantee: The least agreement with the whole network.
         delta: The chance that the promise fails because of which samples were drawn.
@@ -50,7 +56,9 @@ def exits(
             over the blocks of the model.
         samples: How many samples of the data are used at most.
 
-    Papers: Teerapittayanon et al., BranchyNet, ICPR 2016; Angelopoulos et al., Learn then Test.
+    Papers: Teerapittayanon et al., BranchyNet, ICPR 2016; Schuster et al., Confident Adaptive
+    Language Modeling, NeurIPS 2022; Belrose et al., the tuned lens, 2023; Angelopoulos et al.,
+    Learn then Test.
 
     Example:
         >>> net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 8), nn.Linear(8, 2))
@@ -74,14 +82,20 @@ def exits(
             f"the data splits into {len(calls)} parts, and exits need 5",
             hint="give more samples, in batches along the first dimension",
         )
-    names = depths(model, calls[0]) if at is None else tuple(at)
-    dense = light_copy(model)
-    stops(dense, names)
     fit, tuning, testing = (
         [call for k, call in enumerate(calls) if k % 5 in part] for part in ((0, 1), (2,), (3, 4))
     )
-    features, wanted = _observe(dense, names, fit)
-    heads = [fit_head(x, wanted) for x in features]
+    dense, names = light_copy(model), None if at is None else tuple(at)
+    if is_decoder(dense, calls[0]):
+        dense = NextToken(dense)
+        names = layers_of(dense, names)
+        stops(dense, names)
+        heads: Sequence[Any] = token_heads(dense, names, fit)
+    else:
+        names = names or depths(model, calls[0])
+        stops(dense, names)
+        features, wanted = _observe(dense, names, [pool] * len(names), fit)
+        heads = [fit_head(x, wanted) for x in features]
     risks = [risk for risk in _RISKS if risk <= 4 * (1 - guarantee)]
     table = thresholds(*_judged(dense, names, heads, tuning), risks)
     tested = _judged(dense, names, heads, testing)
@@ -105,24 +119,29 @@ def exits(
 
 
 class _Collect:
-    """A visitor that keeps pooled features."""
+    """A visitor that keeps what each exit reads."""
 
-    def __init__(self, exits: int) -> None:
-        self.found: list[list[Tensor]] = [[] for _ in range(exits)]
+    def __init__(self, read: Sequence[Read]) -> None:
+        self.read = read
+        self.found: list[list[Tensor]] = [[] for _ in read]
 
     def arrive(self, number: int, out: Any) -> None:
-        self.found[number].append(pool(first(out)))
+        self.found[number].append(self.read[number](first(out)))
+
+
+Read = Callable[[Tensor], Tensor]
+"""Features `[n, k]` of what a module gives."""
 
 
 def _observe(
-    model: nn.Module, names: Sequence[str], calls: Sequence[Call]
+    model: nn.Module, names: Sequence[str], read: Sequence[Read], calls: Sequence[Call]
 ) -> tuple[list[Tensor], Tensor]:
-    """The pooled features at every depth, and the outputs, of all samples."""
+    """The features at every depth, and the outputs, of all samples."""
     features: list[list[Tensor]] = [[] for _ in names]
     outputs = list[Tensor]()
     with untouched(model), torch.no_grad():
         for call in calls:
-            seen = _Collect(len(names))
+            seen = _Collect(read)
             with visiting(seen):
                 out = call.run(model)
             if not isinstance(out, Tensor) or out.dim() != 2:
@@ -143,11 +162,12 @@ def _observe(
 
 
 def _judged(
-    model: nn.Module, names: Sequence[str], heads: Sequence[Head], calls: Sequence[Call]
+    model: nn.Module, names: Sequence[str], heads: Sequence[Any], calls: Sequence[Call]
 ) -> tuple[list[Tensor], list[Tensor]]:
     """For every head how sure it is of each sample, and whether it agrees with the network."""
-    features, wanted = _observe(model, names, calls)
-    logits = [head.linear(x) for head, x in zip(heads, features, strict=True)]
+    features, wanted = _observe(model, names, [head.read for head in heads], calls)
+    with torch.no_grad():
+        logits = [head.of(x) for head, x in zip(heads, features, strict=True)]
     agrees = [found.argmax(1) == wanted.argmax(1) for found in logits]
     return [confidence(found).cpu() for found in logits], [a.cpu() for a in agrees]
 

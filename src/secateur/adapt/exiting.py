@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from secateur.adapt.heads import Head, confidence
+from secateur.adapt.heads import confidence
 from secateur.apply.verify import compare
 from secateur.core.batches import Call, untouched
 from secateur.core.errors import RecipeError
@@ -130,7 +130,7 @@ class Exits(nn.Module):
     """
 
     def __init__(
-        self, model: nn.Module, names: Sequence[str], heads: Sequence[Head], thresholds: Tensor
+        self, model: nn.Module, names: Sequence[str], heads: Sequence[nn.Module], thresholds: Tensor
     ) -> None:
         super().__init__()
         self.model, self.heads = model, nn.ModuleList(heads)

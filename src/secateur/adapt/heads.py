@@ -22,9 +22,17 @@ class Head(nn.Module):
         super().__init__()
         self.linear = linear
 
+    def read(self, x: Tensor) -> Tensor:
+        """What the head looks at, `[n, k]`."""
+        return pool(x)
+
+    def of(self, features: Tensor) -> Tensor:
+        """Logits from that."""
+        return self.linear(features)
+
     def forward(self, x: Tensor) -> Tensor:
         """Logits `[n, classes]`."""
-        return self.linear(pool(x))
+        return self.of(self.read(x))
 
 
 def pool(x: Tensor) -> Tensor:
