@@ -206,3 +206,36 @@ def test_times_are_not_measured_twice(
     monkeypatch.setattr(TimeCache, "__setitem__", lambda self, key, value: new.append(key))
     sc.compile(net, x, cache=folder)
     assert not new
+
+
+class Sequences(nn.Module):
+    """Recurrent layers, and single tokens."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lstm = nn.LSTM(6, 16, 2, batch_first=True)
+        self.gru = nn.GRU(16, 8, bidirectional=True, batch_first=True)
+        self.head = nn.Linear(16, 24)
+        self.out = nn.Linear(24, 24)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.gru(self.lstm(x)[0])[0][:, -1]
+        y = torch.relu(self.head(y))
+        return y + self.out(y)
+
+
+@torch.no_grad()
+def test_sequences_and_single_tokens(folder: Path) -> None:
+    net, fast = compiled(prune(Sequences(), 0.5), torch.randn(1, 7, 6), folder)
+    for shape in ((1, 7, 6), (3, 5, 6)):
+        x = torch.randn(shape)
+        close(fast(x), net(x), 5e-6)
+    assert [row.name for row in fast.report.rows] == ["lstm", "gru", "head", "out"]
+    twin = copy.deepcopy(fast)
+    twin.load_state_dict({name: value / 2 for name, value in fast.state_dict().items()})
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter /= 2
+    close(twin(x), net(x), 5e-6)
+    program = torch.export.export(twin, (x,), strict=False)
+    close(program.module()(x), net(x), 5e-6)

@@ -114,7 +114,7 @@ def compile_network(model: nn.Module, call: Call, folder: Path | None) -> Fast:
     known = TimeCache(folder, conditions(torch.device("cpu"), threads))
     with torch.no_grad():
         shapes, _ = observed(graph, values)
-        decisions = decide(graph, shapes, threads, known)
+        decisions = decide(graph, shapes, known)
         parts = assemble(graph, shapes, decisions)
         program = Program(parts, values)
         expected = run_detached(model, call)
@@ -129,7 +129,7 @@ def compile_network(model: nn.Module, call: Call, folder: Path | None) -> Fast:
             min_time=0.1, max_time=3.0, models=[model],
         )  # fmt: skip
     before, after = timed["before"], timed["after"]
-    fast = parts.kernels != {} and _faster(before, after)
+    fast = bool(parts.kernels or parts.sequences) and _faster(before, after)
     report = Report(
         type(model).__name__, _rows(graph, decisions), before, after, fast, found.difference,
         _dense_bytes(model), bytes_of(parts), (),
@@ -158,11 +158,11 @@ def _faster(before: Latency, after: Latency) -> bool:
 def _rows(graph: Graph, decisions: Mapping[str, Decision]) -> tuple[Row, ...]:
     rows = []
     for node in graph.nodes:
-        if node.op == "layer":
+        if node.op in ("layer", "recurrence"):
             layer, chosen = graph.layers[node.name], decisions[node.name]
             rows.append(
                 Row(
-                    layer.label, layer.kind, layer.weight.density, chosen.kernel,
+                    layer.label, layer.kind, layer.density, chosen.kernel,
                     chosen.dense_ms, chosen.ms, chosen.why,
                 )
             )  # fmt: skip
@@ -178,7 +178,12 @@ def bytes_of(parts: Parts) -> int:
     graph = parts.graph
     total = sum(t.nbytes for t in graph.weights.values() if isinstance(t, Tensor))
     for name, layer in graph.layers.items():
-        total += layer.weight.bytes + (0 if layer.bias is None else layer.bias.nbytes)
-        chosen = parts.kernels.get(name)
-        total += chosen.kernel.bytes if chosen else 4 * layer.weight.numel
+        chosen, sequence = parts.kernels.get(name), parts.sequences.get(name)
+        total += layer.bytes
+        if chosen is not None:
+            total += chosen.kernel.bytes
+        elif sequence is not None and sequence.fast is not None:
+            total += sequence.fast.bytes
+        else:
+            total += 4 * layer.numel
     return total

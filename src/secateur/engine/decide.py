@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from time import perf_counter
 
 import numpy as np
@@ -11,14 +12,17 @@ import torch
 
 from secateur.core.errors import SecateurError
 from secateur.engine.graph import Graph, Node
-from secateur.engine.kernels import build, names, planes_of
+from secateur.engine.kernels import build, is_flat, names, planes_of
 from secateur.engine.layer import Dense, Layer
-from secateur.engine.layout import Form, Layout, lay_out
+from secateur.engine.layout import Form, Layout, lay_out, tokens
 from secateur.engine.program import Chosen, Parts, PlanesStep
+from secateur.engine.recurrence import Recurrence, Steps
 from secateur.measure.latency_cache import TimeCache
+from secateur.runtime.kernels import llvm
 from secateur.runtime.planes import Planes
 
 TORCH = "torch"
+SEQUENCE = "llvm-recurrent"
 _LEAST, _MOST = 0.004, 0.15  # seconds that a candidate is timed
 _EVICT = 1 << 18  # floats that are read in between: what is timed finds a used cache
 Shapes = Mapping[str, Sequence[int]]
@@ -37,7 +41,7 @@ class Decision:
     why: str = ""
 
 
-def decide(graph: Graph, shapes: Shapes, threads: int, known: TimeCache) -> dict[str, Decision]:
+def decide(graph: Graph, shapes: Shapes, known: TimeCache) -> dict[str, Decision]:
     """Time every layer's kernels, on memory as in the network, and take the fastest.
 
     Layers that are the same but for their weights' values are timed once. What `known` holds is not
@@ -47,14 +51,31 @@ def decide(graph: Graph, shapes: Shapes, threads: int, known: TimeCache) -> dict
     found: dict[str, Decision] = {}
     for node in graph.nodes:
         if node.op == "layer":
-            found[node.name] = _decide(graph, node, layout, shapes, threads, known)
-            known.save()
+            found[node.name] = _decide(graph, node, layout, shapes, known)
+        elif node.op == "recurrence":
+            found[node.name] = _decide_recurrence(graph, node, shapes, known)
+        known.save()
     return found
 
 
-def _decide(
-    graph: Graph, node: Node, layout: Layout, shapes: Shapes, threads: int, known: TimeCache
-) -> Decision:
+def _decide_recurrence(graph: Graph, node: Node, shapes: Shapes, known: TimeCache) -> Decision:
+    """Recurrent layers run with kernels of their own, or as torch runs them."""
+    layer: Recurrence = graph.layers[node.name]
+    x, *states = (torch.randn(tuple(shapes[name])) for name in node.refs)
+    given = states if layer.cell == "lstm" else states[0]
+    key = f"{layer.kind} {layer.weights[0].shape} {tuple(x.shape)} {layer.density:.2f}"
+    times: dict[str, float] = {}
+    for name in (TORCH, SEQUENCE) if llvm.available() else (TORCH,):
+        seconds = known.get(f"{key} {name}")
+        if seconds is None:
+            run = Steps(layer, sparse=name == SEQUENCE)
+            seconds = known[f"{key} {name}"] = _seconds(partial(run, x, given))
+        times[name] = 1000 * seconds
+    best = min(times, key=lambda name: times[name])
+    return Decision(best, times[best], times[TORCH])
+
+
+def _decide(graph: Graph, node: Node, layout: Layout, shapes: Shapes, known: TimeCache) -> Decision:
     layer = graph.layers[node.name]
     shape, out = shapes[node.refs[0]], layout.values[node.name]
     inside = layout.split.get(node.name) or layout.values[node.refs[0]]
@@ -69,14 +90,14 @@ def _decide(
 
     dense_ms = timed(TORCH, lambda: _dense(layer, shape, shapes[node.name]))
     planes = planes_of(layer, inside, out)
-    candidates = names(planes, out.positions * images)
+    candidates = names(layer, planes, out.positions * images)
     if not candidates:
         full = f"{layer.weight.density:.0%} of its weights are there"
         return Decision(TORCH, dense_ms, dense_ms, full if planes.nnz else "")
     times: dict[str, float] = {}
     for name in candidates:
         try:
-            times[name] = timed(name, lambda n=name: _alone(planes, n, inside, out, images, layer))
+            times[name] = timed(name, lambda n=name: _alone(n, layer, planes, inside, out, images))
         except SecateurError:
             continue
     best = min(times, key=lambda n: times[n], default=None)
@@ -88,17 +109,29 @@ def _decide(
 
 def assemble(graph: Graph, shapes: Shapes, decisions: Mapping[str, Decision]) -> Parts:
     """Kernels and forms for one shape of inputs, by decisions that were taken before."""
-    chosen = [name for name, decision in decisions.items() if decision.kernel != TORCH]
-    layout = lay_out(graph, shapes, chosen)
+    chosen = {
+        name: decision.kernel
+        for name, decision in decisions.items()
+        if decision.kernel not in (TORCH, SEQUENCE)
+    }
+    plain = {name for name, kernel in chosen.items() if is_flat(kernel)}
+    layout = lay_out(graph, shapes, chosen, plain)
     by_name = {node.name: node for node in graph.nodes}
     kernels = {}
-    for name in chosen:
-        out = layout.values[name]
-        inside = layout.split.get(name) or layout.values[by_name[name].refs[0]]
-        planes = planes_of(graph.layers[name], inside, out)
-        kernel = build(planes, decisions[name].kernel)
-        kernels[name] = Chosen(kernel, np.diff(planes.indptr))
-    return Parts(graph, layout, kernels)
+    for name, kernel in chosen.items():
+        layer, out, source = graph.layers[name], layout.values[name], by_name[name].refs[0]
+        if layer.dims:
+            inside = layout.split.get(name) or layout.values[source]
+        else:
+            inside = out if name in plain else tokens(shapes[source])
+        planes = planes_of(layer, inside, out)
+        kernels[name] = Chosen(build(kernel, layer, planes), np.diff(planes.indptr))
+    sequences = {
+        name: Steps(graph.layers[name], sparse=True)
+        for name, decision in decisions.items()
+        if decision.kernel == SEQUENCE
+    }
+    return Parts(graph, layout, kernels, {}, sequences)
 
 
 def _key(layer: Layer, inside: Form, out: Form, images: int) -> str:
@@ -112,10 +145,10 @@ def _key(layer: Layer, inside: Form, out: Form, images: int) -> str:
 
 
 def _alone(
-    planes: Planes, name: str, inside: Form, out: Form, images: int, layer: Layer
+    name: str, layer: Layer, planes: Planes, inside: Form, out: Form, images: int
 ) -> Callable[[], object]:
     """A call of one kernel on memory of its own."""
-    kernel = build(planes, name)
+    kernel = build(name, layer, planes)
     high = max(planes.reach[1], 0)
     columns = -(-(high + inside.positions) // inside.pitch)
     floats = [columns * inside.pitch, layer.out * out.pitch, layer.out * out.pitch]
@@ -152,8 +185,3 @@ def _seconds(run: Callable[[], object]) -> float:
             if perf_counter() - start > _MOST:
                 break
     return best
-
-
-def kept(decisions: Mapping[str, Decision]) -> Iterable[str]:
-    """Layers that run on kernels of their own."""
-    return (name for name, decision in decisions.items() if decision.kernel != TORCH)

@@ -19,8 +19,9 @@ from torch.utils import _pytree as pytree
 from secateur.core.errors import InputError
 from secateur.engine.decide import Decision, assemble
 from secateur.engine.graph import Graph, run
-from secateur.engine.layer import Dense
+from secateur.engine.layer import Dense, Layer
 from secateur.engine.program import Parts, Program
+from secateur.engine.recurrence import Recurrence, Steps
 from secateur.engine.report import Report
 
 _SHAPES = 4
@@ -115,8 +116,7 @@ class Fast(nn.Module):
         self._plans[key] = (parts, [program])
 
     def _through_torch(self, values: Sequence[Any]) -> list[Any]:
-        dense = {name: Dense(layer) for name, layer in self.graph.layers.items()}
-        return run(self.graph, values, self.graph.weights, lambda n, args: dense[n](*args))
+        return observed(self.graph, values)[1]
 
     def _ordered(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Any]:
         """Keyword arguments in the order of the example."""
@@ -154,13 +154,24 @@ class Fast(nn.Module):
         raise TypeError("a compiled network is not pickled; save it with sc.export(fast, 'm.sct')")
 
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
-        for layer in self.graph.layers.values():
-            destination[f"{prefix}{layer.label}.weight"] = torch.from_numpy(layer.weight.values)
-            if layer.bias is not None:
-                destination[f"{prefix}{layer.label}.bias"] = torch.from_numpy(layer.bias)
+        for name, array in self._arrays().items():
+            destination[prefix + name] = torch.from_numpy(array)
         for name, value in self.graph.weights.items():
             if isinstance(value, Tensor):
                 destination[prefix + name] = value
+
+    def _arrays(self) -> dict[str, np.ndarray]:
+        """The values of all layers, by the user's names."""
+        found = {}
+        for layer in self.graph.layers.values():
+            if isinstance(layer, Recurrence):
+                named = enumerate(layer.weights)
+                found |= {f"{layer.label}.weights.{i}": weight.values for i, weight in named}
+                continue
+            found[f"{layer.label}.weight"] = layer.weight.values
+            if layer.bias is not None:
+                found[f"{layer.label}.bias"] = layer.bias
+        return found
 
     def _load_from_state_dict(
         self, state_dict: Any, prefix: str, local_metadata: Any, strict: bool,
@@ -181,12 +192,8 @@ class Fast(nn.Module):
         unexpected_keys += [n for n in state_dict if n.startswith(prefix) and n not in mine]
         if error_msgs:
             return
-        layers = {}
-        for name, layer in self.graph.layers.items():
-            values = mine[f"{prefix}{layer.label}.weight"].numpy()
-            bias = None if layer.bias is None else mine[f"{prefix}{layer.label}.bias"].numpy()
-            packed = replace(layer.weight, values=np.ascontiguousarray(values))
-            layers[name] = layer.named(weight=packed, bias=bias)
+        arrays = {n: np.ascontiguousarray(mine[prefix + n].numpy()) for n in self._arrays()}
+        layers = {name: _with(layer, arrays) for name, layer in self.graph.layers.items()}
         weights = {name: mine.get(prefix + name, v) for name, v in self.graph.weights.items()}
         self.graph = replace(self.graph, layers=layers, weights=weights)
         self._plans.clear()
@@ -217,6 +224,19 @@ class FastParts(nn.Module):
         return str(self.report)
 
 
+def _with(layer: Layer | Recurrence, arrays: Mapping[str, np.ndarray]) -> Layer | Recurrence:
+    """A layer with other values at the same places."""
+    label = layer.label
+    if isinstance(layer, Recurrence):
+        weights = [
+            replace(weight, values=arrays[f"{label}.weights.{i}"])
+            for i, weight in enumerate(layer.weights)
+        ]
+        return replace(layer, weights=tuple(weights))
+    bias = None if layer.bias is None else arrays[f"{label}.bias"]
+    return layer.named(weight=replace(layer.weight, values=arrays[f"{label}.weight"]), bias=bias)
+
+
 def shapes_of(graph: Graph, values: Sequence[Any]) -> dict[str, tuple[int, ...]]:
     """The shapes of all tensors in a run on these inputs.
 
@@ -233,10 +253,19 @@ def observed(graph: Graph, values: Sequence[Any]) -> tuple[dict[str, tuple[int, 
         if isinstance(value, Tensor):
             shapes[name] = tuple(value.shape)
 
+    for name, value in graph.weights.items():
+        seen(name, value)
     for name, value in zip(graph.inputs, values, strict=True):
         seen(name, value)
-    outputs = run(graph, values, graph.weights, lambda n, args: Dense(graph.layers[n])(*args), seen)
+    outputs = run(graph, values, graph.weights, lambda n, a: _dense(graph.layers[n])(*a), seen)
     return shapes, outputs
+
+
+def _dense(layer: Layer | Recurrence, fake: bool = False) -> Dense | Steps:
+    if isinstance(layer, Recurrence):
+        weights = [torch.empty(weight.shape) for weight in layer.weights] if fake else None
+        return Steps(layer, sparse=False, weights=weights)
+    return Dense(layer, torch.empty(layer.weight.shape) if fake else None)
 
 
 @torch.library.custom_op("secateur::fast", mutates_args=())
@@ -263,13 +292,7 @@ def _(inputs: list[Tensor], number: int) -> list[Tensor]:
     weights = {name: ghost(value) for name, value in graph.weights.items()}
 
     def layer(name: str, args: list[Any]) -> Any:
-        dense = Dense.__new__(Dense)
-        dense.layer = graph.layers[name].named(activation="none", residual=False)
-        shape = dense.layer.weight.shape
-        shape = (*shape[:2], *shape[3:]) if dense.layer.dims == 1 else shape
-        dense.weight = torch.empty(shape)
-        dense.bias = None
-        return dense.linear(args[0])
+        return _dense(graph.layers[name], fake=True)(*args)
 
     found = run(graph, inputs, weights, layer)
     return [torch.empty(value.shape, dtype=value.dtype) for value in found]

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from secateur.engine.graph import Graph, Node, Ref
 from secateur.engine.layer import Layer, pack
+from secateur.engine.recurrence import Recurrence, find
 
 _NOTHING = {"alias", "clone", "contiguous", "detach", "dropout", "lift_fresh_copy", "_to_copy"}
 _BATCH_NORMS = {
@@ -65,6 +66,7 @@ def _layers(graph: Graph) -> Graph:
     uses = graph.uses
     nodes: list[Node] = []
     drafts: dict[str, _Draft] = {}
+    recurrences: dict[str, Recurrence] = {}
     same: dict[str, str] = {}
     pairs: dict[str, str] = {}  # a batch norm with three results -> the layer it was folded into
     for node in graph.nodes:
@@ -73,6 +75,11 @@ def _layers(graph: Graph) -> Graph:
         if found is not None:
             x, drafts[node.name] = found
             nodes.append(Node(node.name, "layer", (x,), {}, node.shape))
+            continue
+        sequence = find(graph, node)
+        if sequence is not None:
+            args, recurrences[node.name] = sequence
+            nodes.append(Node(node.name, "recurrence", args))
             continue
         if node.op == "size.getitem" and node.args[0].name in pairs:
             same[node.name] = pairs[node.args[0].name]
@@ -87,7 +94,7 @@ def _layers(graph: Graph) -> Graph:
             continue
         nodes.append(node)
     outputs = Node("", "", graph.outputs).with_refs(same).args
-    layers = {name: _finished(draft) for name, draft in drafts.items()}
+    layers = {name: _finished(draft) for name, draft in drafts.items()} | recurrences
     return replace(graph, nodes=tuple(nodes), outputs=outputs, layers=layers)
 
 

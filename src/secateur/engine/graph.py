@@ -51,7 +51,8 @@ class Ref:
 class Node:
     """One operation.
 
-    op: `aten.relu.default`, a function of sizes (`size.mul`), or `layer` (`Graph.layers`). shape:
+    op: `aten.relu.default`, a function of sizes (`size.mul`), or `layer` or
+    `recurrence` (`Graph.layers`). shape:
     the output's, with symbols for what may vary, as text; empty where it is no single tensor.
     """
 
@@ -178,7 +179,7 @@ def run(
     values: dict[str, Any] = {**weights, **dict(zip(graph.inputs, inputs, strict=True))}
     for node in graph.nodes:
         args, kwargs = substitute((node.args, node.kwargs), values.__getitem__)
-        if node.op == "layer":
+        if node.op in ("layer", "recurrence"):
             values[node.name] = layer(node.name, list(args))
         else:
             values[node.name] = function(node.op)(*args, **kwargs)

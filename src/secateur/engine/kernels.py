@@ -1,8 +1,11 @@
-"""Kernels of a layer for given forms: which there are, and how one is made from its name."""
+"""Kernels of a layer for given forms: which there are, and how one is made from its name.
+
+A name says all: `emit-avx2-loop 8/24576/64`, `emit-avx2 6x2`, `llvm-csr 4/1`, `vec-sliced 8`. Those
+that begin with `vec` are for few tokens, and read and write these as they are, one after the other.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -10,13 +13,17 @@ import numpy as np
 from secateur.core.errors import SecateurError
 from secateur.engine.layer import Layer
 from secateur.engine.layout import Form
+from secateur.runtime import formats
 from secateur.runtime.emit import planes as emitted
-from secateur.runtime.emit.order import Tile as Block
+from secateur.runtime.emit.order import Tile as Straight
 from secateur.runtime.kernels import csr, llvm
+from secateur.runtime.kernels.matvec import MatVec
 from secateur.runtime.planes import Kernel, Planes, from_conv, from_linear
 
 _FULL = 0.75
 _SMALL = 1 << 16
+_FEW = 8  # tokens up to which a matrix is multiplied with one after the other
+_KINDS = {"sliced": formats.sliced, "blocks": formats.blocks}
 
 
 def planes_of(layer: Layer, inside: Form, outside: Form) -> Planes:
@@ -36,41 +43,68 @@ def planes_of(layer: Layer, inside: Form, outside: Form) -> Planes:
     )  # fmt: skip
 
 
-def names(planes: Planes, positions: int) -> list[str]:
+def is_flat(name: str) -> bool:
+    """Whether a kernel takes tokens as they are, and no planes."""
+    return name.startswith("vec-")
+
+
+def names(layer: Layer, planes: Planes, positions: int) -> list[str]:
     """Kernels that this machine has for a layer, the likely best first."""
     found: list[str] = []
-    if planes.density > _FULL and planes.nnz > _SMALL:
+    if layer.weight.density > _FULL and planes.nnz > _SMALL:
         return found  # a dense layer: its own code would be larger than the weights
+    if not layer.dims and positions <= _FEW and llvm.available():
+        for packed in formats.fitting(layer.weight.dense().numpy()):
+            size = packed.bank if packed.kind == "banked" else packed.lanes
+            found.append(f"vec-{packed.kind} {size}")
     for isa in emitted.available()[:1]:
         if emitted.supports(planes):
-            found += [f"emit-{isa.name} {b.rows}x{b.vectors}" for b in blocks(isa.registers)]
+            found += [_way(isa.name, way) for way in emitted.ways(planes, isa)]
     if llvm.available():
         found += [f"llvm-csr {t.vectors}/{t.blocks}" for t in csr.tiles(planes, positions)]
     return found
 
 
-def blocks(registers: int) -> Sequence[Block]:
-    """Rows and vectors that an emitted kernel holds in registers."""
-    if registers == 32:
-        return (Block(30, 1), Block(14, 2))
-    return (Block(4, 3), Block(6, 2), Block(3, 4))
+def _way(isa: str, way: emitted.Way) -> str:
+    if isinstance(way, emitted.Loop):
+        return f"emit-{isa}-loop {way.vectors}/{way.columns}/{way.rows}"
+    return f"emit-{isa} {way.rows}x{way.vectors}"
 
 
-def build(planes: Planes, name: str) -> Kernel:
+def build(name: str, layer: Layer, planes: Planes) -> Kernel:
     """Make a kernel by its name, as `names` gives it.
 
     Raises:
         SecateurError: This machine has no such kernel.
     """
+    try:
+        found = _build(name, layer, planes)
+    except ValueError:
+        found = None
+    if found is None:
+        raise SecateurError(f"kernel {name!a} is not one of this machine")
+    return found
+
+
+def _build(name: str, layer: Layer, planes: Planes) -> Kernel | None:
     kind, _, tile = name.partition(" ")
     if kind == "llvm-csr" and llvm.available():
         vectors, parts = (int(n) for n in tile.split("/"))
         return csr.CsrKernel(planes, csr.Tile(vectors, parts))
+    if is_flat(name) and llvm.available():
+        weight, number = layer.weight.dense().numpy(), int(tile)
+        banked = kind == "vec-banked"
+        pack = formats.banked if banked else _KINDS[kind.removeprefix("vec-")]
+        return MatVec(pack(weight, number), layer.bias, layer.activation, layer.residual)
     for isa in emitted.available():
+        if kind == f"emit-{isa.name}-loop":
+            return emitted.EmittedKernel(
+                planes, emitted.Loop(*(int(n) for n in tile.split("/"))), isa
+            )
         if kind == f"emit-{isa.name}":
             rows, vectors = (int(n) for n in tile.split("x"))
-            return emitted.EmittedKernel(planes, Block(rows, vectors), isa)
-    raise SecateurError(f"kernel {name!r} is not one of this machine")
+            return emitted.EmittedKernel(planes, Straight(rows, vectors), isa)
+    return None
 
 
 def tasks(
@@ -87,6 +121,8 @@ def tasks(
         >>> tasks(kernel, 4, 20, 2, np.array([3, 1, 1, 1]))
         [(0, 24, 0, 1), (0, 24, 1, 4)]
     """
+    if isinstance(kernel, MatVec):
+        return [(0, positions, *rows) for rows in kernel.ranges(threads)]
     step, end = kernel.step, -(-positions // kernel.step) * kernel.step
     size = max(end, step)
     if threads > 1 and end // step >= 8 * threads:
@@ -102,7 +138,7 @@ def _cuts(weights: np.ndarray, parts: int, block: int) -> list[int]:
     rows = len(weights)
     if parts == 1:
         return [0, rows]
-    before = np.concatenate([[0], np.cumsum(weights + 1)])[: rows + 1 : block]
+    before = np.concatenate([[0], np.cumsum(weights + 1)])
     wanted = before[-1] * np.arange(1, parts) / parts
-    inner = abs(before[:, None] - wanted).argmin(0) * block
+    inner = abs(before[::block, None] - wanted).argmin(0) * block
     return sorted({0, *(int(n) for n in inner if 0 < n < rows), rows})

@@ -90,6 +90,21 @@ class Layer:
     residual: bool = False
 
     @property
+    def density(self) -> float:
+        """Non-zeros for each entry of the weight."""
+        return self.weight.density
+
+    @property
+    def numel(self) -> int:
+        """Entries of the weight."""
+        return self.weight.numel
+
+    @property
+    def bytes(self) -> int:
+        """Memory of weight and bias as they are kept."""
+        return self.weight.bytes + (0 if self.bias is None else self.bias.nbytes)
+
+    @property
     def out(self) -> int:
         """Output channels or features."""
         return self.weight.shape[0]
@@ -138,9 +153,9 @@ class Dense:
         tensor([[1., 0.]])
     """
 
-    def __init__(self, layer: Layer) -> None:
+    def __init__(self, layer: Layer, weight: Tensor | None = None) -> None:
         self.layer = layer
-        weight = layer.weight.dense()
+        weight = layer.weight.dense() if weight is None else weight
         self.weight = weight.squeeze(2) if layer.dims == 1 else weight
         self.bias = None if layer.bias is None else torch.from_numpy(layer.bias)
         self._act = ACTIVATIONS[layer.activation]

@@ -6,7 +6,7 @@ residuals have rows of one length: those values form a class, and each class has
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from torch import Tensor
@@ -27,6 +27,7 @@ class Form:
     size: height and width of an image; (1, tokens) of tokens, whose features are the planes. row:
     between rows. margin: from the start of a plane to its first pixel. pitch: between planes.
     image: whether planes are channels of images, or features of tokens.
+    Tokens with a pitch of 0 lie one after the other, without planes.
     """
 
     size: tuple[int, int]
@@ -47,6 +48,8 @@ class Form:
 
     def floats(self, shape: Sequence[int]) -> int:
         """Room that a value of this shape needs."""
+        if not self.pitch:
+            return self.size[1] * shape[-1] + SLACK
         planes = shape[0] * shape[1] if self.image else shape[-1]
         return planes * self.pitch + SLACK + self.margin
 
@@ -64,11 +67,11 @@ class Form:
         if self.image:
             inner = (self.row, 1) if len(shape) == 4 else (1,)
             return (shape[1] * self.pitch, self.pitch, *inner)
-        ahead, step = [], 1
+        ahead, step = [], 1 if self.pitch else shape[-1]
         for size in reversed(shape[:-1]):
             ahead.append(step)
             step *= size
-        return (*reversed(ahead), self.pitch)
+        return (*reversed(ahead), self.pitch or 1)
 
 
 @dataclass(frozen=True)
@@ -87,27 +90,39 @@ def tokens(shape: Sequence[int]) -> Form:
     return Form((1, count), count, 0, _pitch(count + SLACK), image=False)
 
 
+def flat(shape: Sequence[int]) -> Form:
+    """The form of a value that lies without gaps."""
+    return Form((1, tokens(shape).size[1]), 0, 0, 0, image=False)
+
+
 def image_size(shape: Sequence[int]) -> tuple[int, int]:
     """Height and width of `[n, c, h, w]` or `[n, c, l]`."""
     return (shape[2], shape[3]) if len(shape) == 4 else (1, shape[2])
 
 
-def lay_out(graph: Graph, shapes: Mapping[str, Sequence[int]], chosen: Iterable[str]) -> Layout:
+def lay_out(
+    graph: Graph,
+    shapes: Mapping[str, Sequence[int]],
+    chosen: Iterable[str],
+    plain: Container[str] = (),
+) -> Layout:
     """Forms for everything that the chosen layers read and write.
 
     Args:
         graph: After `fuse`.
         shapes: Of every tensor.
-        chosen: Layers that run on planes.
+        chosen: Layers with kernels.
+        plain: Those whose kernels take tokens as they are.
     """
     chosen = set(chosen)
-    nodes = [node for node in graph.nodes if node.name in chosen]
+    nodes = [node for node in graph.nodes if node.op == "layer" and node.name in chosen]
     values = {
         name: tokens(shapes[name])
         for node in nodes
-        if not graph.layers[node.name].dims
+        if not graph.layers[node.name].dims and node.name not in plain
         for name in (*node.refs, node.name)
     }
+    values |= {node.name: flat(shapes[node.name]) for node in nodes if node.name in plain}
     convolutions = [node for node in nodes if graph.layers[node.name].dims]
     classes = _classes(graph, convolutions)
     split: dict[str, Form] = {}

@@ -139,10 +139,8 @@ def norm(
 ) -> NativeStep | None:
     """The step of a layer norm over features that lie as planes, as its source and target do."""
     features = target.shape[-1]
-    sizes = list(node.args[1])
-    known = all(
-        isinstance(t, Tensor) and t.is_contiguous() and t.dim() == 1 for t in (weight, bias)
-    )
+    sizes, both = list(node.args[1]), (weight, bias)
+    known = all(isinstance(t, Tensor) and t.is_contiguous() and t.dim() == 1 for t in both)
     if not known or sizes != [features] or weight.dtype != torch.float32 or not llvm.available():
         return None
     eps = node.args[4] if len(node.args) > 4 else 1e-5

@@ -19,8 +19,9 @@ from secateur.engine.arena import Arena, Buffer
 from secateur.engine.graph import Graph, Node, Ref, function, refs, substitute
 from secateur.engine.kernels import tasks
 from secateur.engine.layer import Dense, Layer
-from secateur.engine.layout import SLACK, Form, Layout, image_size, split_phases
+from secateur.engine.layout import SLACK, Form, Layout, flat, image_size, split_phases, tokens
 from secateur.engine.native import Slot
+from secateur.engine.recurrence import Steps
 from secateur.runtime.machine import parallel
 from secateur.runtime.planes import Kernel
 
@@ -40,12 +41,20 @@ class Parts:
     """What programs of one shape share.
 
     kernels: of the layers that run on planes. dense: of the others, made when they are needed.
+    sequences: of recurrent layers.
     """
 
     graph: Graph
     layout: Layout
     kernels: Mapping[str, Chosen]
     dense: dict[str, Dense] = field(default_factory=dict)
+    sequences: dict[str, Steps] = field(default_factory=dict)
+
+    def recurrence(self, name: str) -> Steps:
+        """What runs a recurrent layer."""
+        if name not in self.sequences:
+            self.sequences[name] = Steps(self.graph.layers[name], sparse=False)
+        return self.sequences[name]
 
     def through_torch(self, name: str) -> Dense:
         """The layer with dense weights."""
@@ -105,6 +114,8 @@ class Program:
             self._planes(node)
         elif node.op == "layer":
             self._torch(node, self._parts.through_torch(node.name))
+        elif node.op == "recurrence":
+            self._torch(node, self._parts.recurrence(node.name))
         elif not self._native(node):
             self._torch(node, function(node.op))
 
@@ -191,7 +202,11 @@ class Program:
         if name in layout.split:
             x = self._phases(name, source, layer, layout.split[name])
         else:
-            x = self._formed(source, layout.values[source], f"{name}.x")
+            shape_in = self._now(source).shape
+            inside = layout.values.get(source)
+            if not layer.dims:
+                inside = tokens(shape_in) if form.pitch else flat(shape_in)
+            x = self._formed(source, inside, f"{name}.x")
         buffer = self.arena.take(name, form.floats(shape), form)
         y = form.view(buffer.tensor, shape)
         residual = self._formed(others[0], form, f"{name}.r") if others else None
@@ -211,8 +226,9 @@ class Program:
         size = (inside[2], inside[3]) if layer.dims == 2 else (1, inside[2])
         return (inside[0], layer.out, *layer.output_size(size)[2 - layer.dims :])
 
-    def _formed(self, source: str, form: Form, label: str) -> tuple[Tensor, int]:
+    def _formed(self, source: str, form: Form | None, label: str) -> tuple[Tensor, int]:
         """A value in a form, and the floats between its images: as it is, or copied."""
+        assert form is not None  # every input of a convolution on planes has one
         value = self._now(source)
         step = value.shape[1] * form.pitch if form.image else 0
         buffer = None if isinstance(self._values[source], Slot) else self.arena.find(value)
