@@ -136,9 +136,11 @@ def test_threads_share_one_network() -> None:
     assert all(torch.equal(a, b) for a, b in zip(alone, found, strict=True))
 
 
-def test_more_threads_give_the_same() -> None:
-    rnn = network("lstm", 8, 12, bidirectional=True)
-    model, x = fast("lstm", rnn), torch.randn(150, 3, 8)
+@pytest.mark.parametrize("batch", [1, 3, 17])
+@pytest.mark.parametrize("bidirectional", [True, False])
+def test_more_threads_give_the_same(bidirectional: bool, batch: int) -> None:
+    rnn = network("lstm", 8, 12, num_layers=3, bidirectional=bidirectional)
+    model, x = fast("lstm", rnn), torch.randn(150, batch, 8)
     before, one = torch.get_num_threads(), model(x)[0]
     try:
         torch.set_num_threads(2)

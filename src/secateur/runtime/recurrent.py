@@ -17,11 +17,12 @@ import torch
 from torch import Tensor
 
 from secateur.core.errors import InputError
-from secateur.runtime.formats import Packed, fitting
+from secateur.runtime.formats import fitting
 from secateur.runtime.kernels import llvm
 from secateur.runtime.kernels.cells import GATES, Sequence, sequence
 from secateur.runtime.kernels.csr import CsrKernel, Tile
 from secateur.runtime.kernels.matvec import MatVec
+from secateur.runtime.kernels.transpose import transpose
 from secateur.runtime.machine.parallel import parallel
 from secateur.runtime.planes import from_linear
 
@@ -92,16 +93,15 @@ class Recurrent:
         if x.shape[0] == 0:
             raise InputError("the sequence has no steps")
         states = self._states(state, x.shape[1], single)
-        last: list[Tensor] = []
-        for number, directions in enumerate(self.layers):
-            first = number * len(directions)
-            runs = [
-                _Run(layer, x.shape[0], [s[first + i] for s in states], backwards=i == 1)
-                for i, layer in enumerate(directions)
-            ]
-            _steps(self.address, runs, x)
-            x = runs[0].outputs() if len(runs) == 1 else torch.cat([r.outputs() for r in runs], 2)
-            last += [run.state() for run in runs]
+        runs, number = [], 0
+        for directions in self.layers:
+            runs.append([])
+            for i, layer in enumerate(directions):
+                given = [s[number] for s in states]
+                runs[-1].append(_Run(layer, x.shape[0], given, backwards=i == 1))
+                number += 1
+        x = _through(self.address, runs, x)
+        last = [run.state() for directions in runs for run in directions]
         stacked = torch.stack(last, 1)  # [hidden and cell, layers * directions, batch, units]
         if single:
             x, stacked = x[:, 0], stacked[:, :, 0]
@@ -141,7 +141,7 @@ class _Layer:
         self.padded = -(-self.hidden // self.lanes) * self.lanes
         given = from_linear(weights.w_ih, pitch=_PITCH, bias=weights.b_ih)
         self.given = CsrKernel(given, Tile(8))
-        packed: Packed = fitting(weights.w_hh, self.lanes)[0]
+        packed = fitting(weights.w_hh, 2 * self.lanes)[0]
         self.one = MatVec(packed, weights.b_hh)
         many = from_linear(weights.w_hh, pitch=self.lanes, bias=weights.b_hh)
         self.many = CsrKernel(many, Tile(1))
@@ -159,6 +159,9 @@ class _Run:
         self.width = 1 if self.batch == 1 else lanes
         self.groups = max(1, -(-self.batch // self.width))
         self.stride = _POSITIONS // self.width  # steps in one run
+        if torch.get_num_threads() > 1:  # shorter runs, so that layers overlap
+            self.stride = max(8, min(self.stride, -(-steps // 8)))
+        self.count = -(-steps // self.stride)
         units = layer.padded if self.width == 1 else layer.hidden
         self.states = torch.zeros(2, self.groups, units, self.width)
         for kept, given in zip(self.states, state, strict=True):
@@ -176,15 +179,18 @@ class _Run:
         start, stop = number * self.stride, min(self.steps, (number + 1) * self.stride)
         return (self.steps - stop, self.steps - start) if self.backwards else (start, stop)
 
-    def inputs(self, x: Tensor, number: int) -> list[list[int]]:
-        """Write the planes of a run of steps; what the kernel of the input is called with."""
-        start, stop = self.part(number)
-        count = stop - start
+    def inputs(self, x: Tensor) -> list[list[int]]:
+        """Write samples `[steps, batch, inputs]` as planes; the calls of the input's kernel."""
+        count = len(x)
         tasks = []
         for group in range(self.groups):
-            samples = x[start:stop, group * self.width : (group + 1) * self.width]
+            samples = x[:, group * self.width : (group + 1) * self.width]
             planes = self.planes[group, :, : count * self.width]
-            planes.view(-1, count, self.width)[:, :, : samples.shape[1]] = samples.permute(2, 0, 1)
+            if self.width == 1 and self.batch:
+                transpose(samples[:, 0], planes)
+            else:
+                wide = planes.view(-1, count, self.width)
+                wide[:, :, : samples.shape[1]] = samples.permute(2, 0, 1)
             step = self.layer.given.step
             end = -(-count * self.width // step) * step
             place = (self.planes[group].data_ptr(), self.given[group].data_ptr(), 0)
@@ -199,7 +205,7 @@ class _Run:
         found = []
         for group in range(self.groups):
             if self.turned is not None:
-                self.turned[:count, :-lanes] = self.given[group, :, :count].t()
+                transpose(self.given[group, :, :count], self.turned[:count, :-lanes])
                 gates, step, gate, following = (
                     self.turned,
                     self.turned.shape[1],
@@ -232,10 +238,10 @@ class _Run:
             found.append(what.array())
         return found
 
-    def outputs(self) -> Tensor:
-        """Hidden states of all steps, `[steps, batch, units]`."""
-        out = self.out[:, :, : self.layer.hidden].permute(1, 0, 3, 2)
-        return out.reshape(self.steps, -1, self.layer.hidden)[:, : self.batch]
+    def outputs(self, start: int, stop: int) -> Tensor:
+        """Hidden states of steps, `[steps, batch, units]`."""
+        out = self.out[:, start:stop, : self.layer.hidden].permute(1, 0, 3, 2)
+        return out.reshape(stop - start, -1, self.layer.hidden)[:, : self.batch]
 
     def state(self) -> Tensor:
         """Hidden and cell state, `[2, batch, units]`."""
@@ -243,15 +249,39 @@ class _Run:
         return found.reshape(2, -1, self.layer.hidden)[:, : self.batch]
 
 
-def _steps(address: int, runs: list[_Run], x: Tensor) -> None:
-    """All steps of the directions of a layer, side by side."""
-    for number in range(-(-runs[0].steps // runs[0].stride)):
-        for run in runs:
-            _spread(run.layer.given.address, run.inputs(x, number))
-        held = [array for run in runs for array in run.sequences(number)]
-        tasks = np.zeros((len(held), 7), np.int64)
-        tasks[:, 0] = [array.ctypes.data for array in held]
-        parallel(address, tasks)
+def _through(address: int, runs: list[list[_Run]], x: Tensor) -> Tensor:
+    """All layers; the outputs `[steps, batch, directions * units]`.
+
+    In one direction, a layer starts as soon as the one before has done a run of steps, so that
+    layers as well may be on several threads.
+    """
+    count = runs[0][0].count
+    if all(len(directions) == 1 for directions in runs):
+        for wave in range(count + len(runs) - 1):
+            work = []
+            for depth, (run,) in enumerate(runs):
+                number = wave - depth
+                if 0 <= number < count:
+                    part = run.part(number)
+                    samples = runs[depth - 1][0].outputs(*part) if depth else x[slice(*part)]
+                    work.append((run, number, samples))
+            _together(address, work)
+        return runs[-1][0].outputs(0, len(x))
+    for directions in runs:
+        for number in range(count):
+            _together(address, [(r, number, x[slice(*r.part(number))]) for r in directions])
+        x = torch.cat([run.outputs(0, len(x)) for run in directions], 2)
+    return x
+
+
+def _together(address: int, work: list[tuple[_Run, int, Tensor]]) -> None:
+    """One run of steps of layers that do not depend on each other, side by side."""
+    for run, _, samples in work:
+        _spread(run.layer.given.address, run.inputs(samples))
+    held = [array for run, number, _ in work for array in run.sequences(number)]
+    tasks = np.zeros((len(held), 7), np.int64)
+    tasks[:, 0] = [array.ctypes.data for array in held]
+    parallel(address, tasks)
 
 
 def _spread(address: int, tasks: list[list[int]]) -> None:
