@@ -123,6 +123,38 @@ def test_units_by_name(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("unit", "budget", "left"),
+    [("weight", "sparsity 0.8", 0.2), ("2:4", None, 0.5), ("block", "sparsity 0.6", 0.4)],
+)
+def test_single_weights(unit: str, budget: str | None, left: float, tmp_path: Path) -> None:
+    data = digits()
+    arrays = {"x": data.held_out_images.numpy(), "y": data.held_out_labels.numpy()}
+    np.savez(tmp_path / "digits.npz", **arrays)
+    out = tmp_path / "out"
+    arguments = [NET, *INPUT, "--unit", unit, "-o", str(out), "--no-latency", "--json"]
+    given = [] if budget is None else ["--budget", budget]
+    more = ["--data", str(tmp_path / "digits.npz"), "--samples", "64", "--weights", str(WEIGHTS)]
+    ways = ["--recover", "recalibrate", "--allocate", "uniform"]
+    found = RUN.invoke(app, ["prune", *arguments, *given, *more, *ways])
+    assert found.exit_code == 0, found.stderr
+    value = json.loads(found.stdout)
+    assert value["quality"]["samples"] == 450 - 64
+    weight = load(out, into=DigitNet).get_parameter("stage3.conv1.weight")
+    assert float((weight != 0).float().mean()) == pytest.approx(left, abs=0.01)
+    if unit == "2:4":
+        rows = weight.flatten(1).reshape(len(weight), -1, 9).movedim(1, 2).reshape(-1, 4)
+        assert int((rows != 0).sum(1).max()) <= 2
+
+
+def test_weights_do_not_go_together_with_channels(tmp_path: Path) -> None:
+    common = [NET, *INPUT, "-o", str(tmp_path / "out"), "--no-latency"]
+    found = RUN.invoke(app, ["prune", *common, "--unit", "weight,channel"])
+    assert found.exit_code == 1 and "prune twice" in found.stderr
+    found = RUN.invoke(app, ["prune", *common, "--unit", "weight", "--multiple", "8"])
+    assert found.exit_code == 1 and "--multiple is for channels" in found.stderr
+
+
+@pytest.mark.parametrize(
     ("arguments", "message"),
     [
         ([NET, "--input", "x"], "is not an input"),

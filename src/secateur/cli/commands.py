@@ -23,6 +23,7 @@ from secateur.cli.inputs import example
 from secateur.cli.journal import Journal, stamp
 from secateur.cli.recipe_file import REPAIRS
 from secateur.cli.spec import FORMS, build, library
+from secateur.cli.units import NAMES, units
 from secateur.core.attempt import Attempt
 from secateur.core.budget import parse_budget
 from secateur.core.errors import RecipeError, SecateurError
@@ -36,7 +37,6 @@ from secateur.ship.export import export as write
 from secateur.ship.files import PLAN, WEIGHTS
 from secateur.ship.files import load as read
 from secateur.ship.weights import fit_weights, read_weights
-from secateur.units import Channel, Head, Layer, Unit
 
 app = typer.Typer(
     name="secateur",
@@ -123,15 +123,17 @@ def inspect(
 def prune(
     spec: Spec,
     input: Inputs,
-    budget: Annotated[
-        str,
-        typer.Option(
-            "--budget", "-b", help="'macs 50%', 'drop 1 & latency 60%', 'params 1e6', ..."
-        ),
-    ],
     out: Annotated[Path, typer.Option("--out", "-o", help=f"The folder for {WEIGHTS} and {PLAN}.")],
+    budget: Annotated[
+        str | None,
+        typer.Option(
+            "--budget",
+            "-b",
+            help="'macs 50%', 'drop 1 & latency 60%', 'sparsity 0.9', ... [half of all units]",
+        ),
+    ] = None,
     data: Data = None,
-    unit: Annotated[str, typer.Option(help="What goes: channel, head, layer.")] = "channel,head",
+    unit: Annotated[str, typer.Option(help=f"What goes: {NAMES}.")] = "channel,head",
     criterion: Annotated[
         str | None, typer.Option(help="How it is scored; depends on whether there is data.")
     ] = None,
@@ -162,12 +164,17 @@ def prune(
     latency: Annotated[bool, typer.Option(help="Time the model before and after.")] = True,
     as_json: Json = False,
 ) -> None:
-    """Cut a model to a budget, repair it, verify it, measure it, and save it.
+    """Prune a model to a budget, repair it, verify it, measure it, and save it.
+
+    Channels, heads and layers are cut off; single weights become zero, and are stored as such.
 
     Interrupted, a second call with the same arguments goes on where the first one stopped.
     """
     arguments = {**locals(), "weights": stamp(weights)}
-    limit, units, steps = parse_budget(budget), _units(unit, multiple), _repairs(recover)
+    limit = None if budget is None else parse_budget(budget)
+    removed, steps = units(unit, multiple), _repairs(recover)
+    if multiple != 1 and "channel" not in unit.lower():
+        raise RecipeError("--multiple is for channels", hint="add --unit channel")
     schedule = Steps(cycles) if cycles != 1 else None
     call = example(input, dtype, high)
     with _doing("building"):
@@ -187,7 +194,7 @@ def prune(
             say(f"pruning: {len(journal.attempts)} tried, last {attempt.share:.0%}: {attempt.why}")
 
         result = api.prune(
-            model, call, unit=units, criterion=criterion, budget=limit, allocate=allocate,
+            model, call, unit=removed, criterion=criterion, budget=limit, allocate=allocate,
             recover=steps, samples=samples, seed=seed, schedule=schedule, latency=latency,
             on_trial=tried, resume=tuple(journal.attempts), **options,
         )  # fmt: skip
@@ -274,21 +281,6 @@ def _model(spec: str, weights: Path | None) -> nn.Module:
     elif library(spec):
         _say(f"note: {spec} has random weights; give trained ones with --weights")
     return model
-
-
-def _units(text: str, multiple: int) -> list[Unit]:
-    kinds: dict[str, Callable[[], Unit]] = {
-        "channel": lambda: Channel(multiple=multiple),
-        "head": Head,
-        "layer": Layer,
-    }
-    names = [name.strip().lower() for name in text.split(",")]
-    for name in names:
-        if name not in kinds:
-            raise RecipeError(f"there is no unit {name!r}", hint=did_you_mean(name, kinds))
-    if multiple != 1 and "channel" not in names:
-        raise RecipeError("--multiple is for channels", hint="add --unit channel")
-    return [kinds[name]() for name in names]
 
 
 def _typed() -> str:

@@ -9,6 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from secateur.cli.units import units
 from secateur.core.budget import parse_budget
 from secateur.core.errors import FileError, RecipeError
 from secateur.core.registry import did_you_mean
@@ -24,7 +25,6 @@ from secateur.recover import (
     Reconstruct,
     Recover,
 )
-from secateur.units import NM, Channel, Head, Layer, Weight
 
 REPAIRS: dict[str, Callable[..., Recover]] = {
     "reconstruct": Reconstruct, "recalibrate": Recalibrate, "fold": Fold,
@@ -134,7 +134,7 @@ def arguments(tree: Mapping[str, Any]) -> dict[str, Any]:
         if tree.get(key) is not None
     }
     if tree.get("unit") is not None or "multiple" in tree:
-        found["unit"] = _units(tree.get("unit") or "channel,head", tree.get("multiple", 1))
+        found["unit"] = units(tree.get("unit") or "channel,head", tree.get("multiple", 1))
     if tree.get("budget") is not None:
         found["budget"] = parse_budget(_budget(tree["budget"]))
     if "recover" in tree:
@@ -163,22 +163,6 @@ def _fits(value: Any, kind: str) -> bool:
         elif isinstance(value, words[part]):
             return True
     return False
-
-
-def _units(given: Any, multiple: int) -> list[Any]:
-    kinds: dict[str, Callable[[], Any]] = {
-        "channel": lambda: Channel(multiple=multiple), "head": Head, "layer": Layer,
-        "weight": Weight, "2:4": lambda: NM(2, 4), "4:8": lambda: NM(4, 8),
-    }  # fmt: skip
-    names = given.split(",") if isinstance(given, str) else given
-    if not isinstance(names, list):
-        raise RecipeError(f"unit: {given!r}: expected names", hint="for example channel,head")
-    found = []
-    for name in (str(name).strip().lower() for name in names):
-        if name not in kinds:
-            raise RecipeError(f"there is no unit {name!r}", hint=did_you_mean(name, kinds))
-        found.append(kinds[name]())
-    return found
 
 
 def _budget(given: Any) -> str:
