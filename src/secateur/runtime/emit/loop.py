@@ -41,6 +41,7 @@ from secateur.runtime.planes import Planes
 _HEAD = ("index", "stream", "mask", "block", "stride", "middle")
 _AHEAD = 128  # bytes that the input's pointer is ahead, so that one byte reaches both ways
 _ENTRY = 8 * len(_HEAD)
+_FEW = 5  # vectors, with which multiply-adds that wait for each other leave the units idle
 _FIRST, _LAST = 1, 2  # blocks of columns that begin and end the sums
 
 
@@ -55,7 +56,7 @@ def emit(
     index, data = stream(layer, block, many, rows)
     places = np.cumsum([len(code), index.nbytes, data.nbytes])
     head = np.array([*places, rows, index.strides[0], many - 2], np.int64).tobytes()
-    return b"".join([head, code[_ENTRY:], index.tobytes(), data.tobytes(), mask]), _ENTRY
+    return b"".join([head, code[_ENTRY:], index.tobytes(), data.tobytes(), bytes(0), mask]), _ENTRY
 
 
 @lru_cache(maxsize=64)
@@ -195,36 +196,22 @@ def _rows(
     code.load_word(R9, RAX, 0)
     code.load_word(R10, RAX, 4)
     if kind & _FIRST:
+        _vector(code, isa, [(e.BROADCAST, 0, 0, RAX, 8), *((e.MOVE, i, 0, 0, 0) for i in sums[1:])])
         if residual:
             code.move(RBX, RDX)
             code.plus(RBX, R9)
-        _vector(code, isa, [(e.BROADCAST, i, 0, RAX, 8) for i in sums])
-        if residual:
             _vector(code, isa, [(e.ADD_MEMORY, i, i, RBX, step * i) for i in sums])
     code.plus(R9, RSI)
     if not kind & _FIRST:
         _vector(code, isa, [(e.LOAD, i, 0, R9, step * i) for i in sums])
     code.add(RAX, 16 if kind & _FIRST else 8)
     code.times(R10, R10, 8)
-    code.plus(R10, RAX)  # the record's end
-    code.lea(R11, RAX, 8)
-    code.compare(R11, R10)
-    code.jump(name + "pairs", "<")
-    code.jump(name + "end", ">")
-    _one(code, isa, v, weight, 0)
-    code.add(RAX, 8)
-    code.jump(name + "end")
-    code.label(name + "pairs")
-    _one(code, isa, v, weight, 0)
-    _one(code, isa, v, other, 8)
-    code.add(RAX, 16)
-    code.lea(R11, RAX, 8)
-    code.compare(R11, R10)
-    code.jump(name + "pairs", "<")
-    code.jump(name + "end", ">")
-    _one(code, isa, v, weight, 0)
-    code.add(RAX, 8)
-    code.label(name + "end")
+    code.plus(R10, RAX)  # the record's end, where the next one says which output comes then
+    code.load_word(RBX, R10, 0)
+    code.plus(RBX, RSI)
+    for distance in range(0, step * v, 64):
+        code.will_write(RBX, distance)
+    _non_zeros(code, isa, v, name)
     if kind & _LAST:
         form = FORMS[activation]
         if form:
@@ -242,13 +229,48 @@ def _rows(
     code.ret()
 
 
-def _one(code: Assembler, isa: Isa, v: int, weight: int, distance: int) -> None:
+def _non_zeros(code: Assembler, isa: Isa, v: int, name: str) -> None:
+    """Add what the non-zeros from rax to r10 give, two in each turn.
+
+    Few sums at a time would wait for each other; there the second non-zero has sums of its own.
+    """
+    weight, other = isa.registers - 1, isa.registers - 2
+    own = v if v <= _FEW and 2 * v + 2 <= isa.registers else 0
+    code.lea(R11, RAX, 8)
+    code.compare(R11, R10)
+    code.jump(name + "pairs", "<")
+    code.jump(name + "end", ">")
+    _one(code, isa, range(v), weight, 0)
+    code.jump(name + "end")
+    code.align(64)  # nothing runs into it
+    code.label(name + "pairs")
+    if own:
+        _vector(code, isa, [(e.XOR, v + i, v + i, v + i, 0) for i in range(v)])
+    code.label(name + "turn")
+    _one(code, isa, range(v), weight, 0)
+    _one(code, isa, range(own, own + v), other, 8)
+    code.add(RAX, 16)
+    code.lea(R11, RAX, 8)
+    code.compare(R11, R10)
+    code.jump(name + "turn", "<")
+    if own:
+        _vector(code, isa, [(e.ADD, i, i, v + i, 0) for i in range(v)])
+        code.compare(R11, R10)
+    code.jump(name + "end", ">")
+    _one(code, isa, range(v), weight, 0)
+    code.label(name + "end")
+    code.move(RAX, R10)
+
+
+def _one(code: Assembler, isa: Isa, sums: range, weight: int, distance: int) -> None:
     """Add what the non-zero at `distance` from the stream's pointer gives."""
     code.load_word(R11, RAX, distance)
     code.plus(R11, RDI)
     _vector(code, isa, [(e.BROADCAST, weight, 0, RAX, distance + 4)])
-    near = range(-_AHEAD, 4 * isa.lanes * v - _AHEAD, 4 * isa.lanes)
-    _vector(code, isa, [(e.FMA_MEMORY, i, weight, R11, at) for i, at in enumerate(near)])
+    near = range(-_AHEAD, _AHEAD * isa.registers, 4 * isa.lanes)
+    _vector(
+        code, isa, [(e.FMA_MEMORY, i, weight, R11, at) for i, at in zip(sums, near, strict=False)]
+    )
 
 
 def _vector(code: Assembler, isa: Isa, rows: list[tuple[int, int, int, int, int]]) -> None:

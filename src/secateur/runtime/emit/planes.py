@@ -11,6 +11,8 @@ from __future__ import annotations
 import ctypes
 from dataclasses import dataclass
 
+import numpy as np
+
 from secateur.core.errors import UnsupportedModel
 from secateur.runtime.emit import loop as looping
 from secateur.runtime.emit import straight as straightening
@@ -23,6 +25,9 @@ from secateur.runtime.planes import Planes
 
 SLACK = 256  # positions behind the mask's end that may be asked for; they are zeros
 _SIGNATURE = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * 7)
+_NEAR = 28 << 10  # bytes of input that stay in the level-1 cache
+_RECORD = 10  # non-zeros that pay for the loads and stores of a row's sums
+_CODE = 24 << 10  # bytes of code that stay in the level-1 cache
 _FAR = 2**31 - 2**16  # distances have 32 bits
 
 
@@ -35,7 +40,7 @@ class Loop:
     """
 
     vectors: int = 8
-    columns: int = 24 << 10
+    columns: int = 28 << 10
     rows: int = 256
 
 
@@ -99,15 +104,23 @@ def available() -> list[Isa]:
 
 
 def ways(layer: Planes, isa: Isa) -> list[Way]:
-    """What is worth to be timed for a layer, the likely best first; see the module's text."""
-    half = -(-layer.rows // 2)
-    rows = layer.rows if layer.rows <= 128 else min(256, half)
+    """What is worth to be timed for a layer, the likely best first.
+
+    Wide tiles spend fewer broadcasts; narrow ones leave more columns to a block, and so more
+    non-zeros to a row of it, which matters when these are few.
+    """
+    rows = layer.rows if layer.rows <= 128 else min(256, -(-layer.rows // 2))
+    widths = (12, 8, 5) if layer.density > 0.3 else (8, 5, 12) if layer.density > 0.06 else (5, 8)
+    loops: list[Way] = [Loop(v, _columns(layer, v * isa.lanes), rows) for v in widths]
     if isa.wide:
-        return [Tile(30, 1), Loop(12, rows=rows)]
-    found: list[Way] = [Loop(8, rows=rows), Loop(6, rows=rows)]
-    if 24 * layer.nnz < 24 << 10:
-        found.append(Tile(6, 2))
-    return found
+        return [Tile(30, 1), *loops]
+    return [*loops, Tile(6, 2)] if 24 * layer.nnz < _CODE else loops
+
+
+def _columns(layer: Planes, positions: int) -> int:
+    """Most of the level-1 cache, and more where rows would have only a few non-zeros of a block."""
+    read = 4 * positions * len(np.unique(layer.offsets))
+    return max(_NEAR, int(read * _RECORD * layer.rows / max(1, layer.nnz)))
 
 
 def emit(layer: Planes, way: Way, isa: Isa, *, windows: bool = WINDOWS) -> tuple[bytes, int]:
@@ -115,10 +128,8 @@ def emit(layer: Planes, way: Way, isa: Isa, *, windows: bool = WINDOWS) -> tuple
 
     windows: for its calling convention.
     """
-    if isinstance(way, Loop):
-        held = way.vectors + 2
-    else:
-        held = straightening.registers(way, isa)
+    looped = isinstance(way, Loop)
+    held = way.vectors + 2 if looped else straightening.registers(way, isa)
     if not supports(layer) or held > isa.registers:
         raise UnsupportedModel(
             f"no {isa.name} kernel is emitted for {way}, activation {layer.activation}",

@@ -36,7 +36,7 @@ def stream(layer: Planes, block: np.ndarray, many: int, rows: int) -> tuple[np.n
     words = head + 2 * count
     starts = np.cumsum(words) - words
 
-    data = np.zeros(int(words.sum()), np.int32)
+    data = np.zeros(int(words.sum()) + 2, np.int32)  # the code looks one record ahead
     floats = data.view(np.float32)
     data[starts] = 4 * layer.out_pitch * of
     data[starts + 1] = count
@@ -50,6 +50,6 @@ def stream(layer: Planes, block: np.ndarray, many: int, rows: int) -> tuple[np.n
     data[to] = 4 * layer.offsets[order]
     floats[to + 1] = layer.values[order]
 
-    begins = np.append(starts, len(data))
+    begins = np.append(starts, words.sum())
     first = np.append(np.arange(0, layer.rows, rows), layer.rows)
     return 4 * begins[np.arange(many)[:, None] * layer.rows + first], data

@@ -110,6 +110,10 @@ class Assembler:
         self.code += b"\xf0"
         self._memory(b"\x0f\xc1", what, base, distance)
 
+    def will_write(self, base: int, distance: int) -> None:
+        """Say that the line at `[base + distance]` will be written; never fails."""
+        self._memory(b"\x0f\x0d", 1, base, distance)
+
     def jump(self, label: str, condition: str = "") -> None:
         """Go to a label, always or where the last comparison was so."""
         self.code += bytes((0x0F, _CONDITIONS[condition])) if condition else b"\xe9"
