@@ -73,6 +73,7 @@ _HOMES = {
     "secateur.report.hub": ("from_pretrained", "push_to_hub", "save_pretrained"),
     "secateur.ship": ("load",),
     "secateur.ship.export": ("export",),
+    "secateur.ship.fast_file": ("load_fast",),
     "secateur.core.errors": ("SecateurError",),
     "secateur.interpret": ("circuit", "rank_units"),
 }
@@ -151,6 +152,7 @@ if TYPE_CHECKING:
     from secateur.score import total as total
     from secateur.ship import load as load
     from secateur.ship.export import export as export
+    from secateur.ship.fast_file import load_fast as load_fast
     from secateur.train import Session as Session
     from secateur.train import attach as attach
     from secateur.train import presets as presets

@@ -107,6 +107,18 @@ def _build(name: str, layer: Layer, planes: Planes) -> Kernel | None:
     return None
 
 
+def runs_here(name: str) -> str:
+    """The kernel of this name if this machine has it, else one that can stand in for it."""
+    kind = name.partition(" ")[0]
+    if kind.startswith("emit-"):
+        if any(
+            kind in (f"emit-{isa.name}", f"emit-{isa.name}-loop") for isa in emitted.available()
+        ):
+            return name
+        return "llvm-csr 4/1" if llvm.available() else "torch"
+    return name if kind == "torch" or llvm.available() else "torch"
+
+
 def tasks(
     kernel: Kernel, planes: int, positions: int, threads: int, weights: np.ndarray
 ) -> list[tuple[int, int, int, int]]:

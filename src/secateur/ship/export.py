@@ -17,6 +17,8 @@ from secateur.apply.verify import Comparison, compare, run_detached
 from secateur.core.batches import Call, as_call, map_tensors, tensors_in, untouched
 from secateur.core.errors import FileError, InputError, SecateurError, VerificationError
 from secateur.core.page import Line, Page, amount, plain
+from secateur.engine.fast import Fast
+from secateur.ship.fast_file import load_fast, save_fast
 from secateur.ship.files import Saveable
 from secateur.ship.formats import FORMATS, MOST_ROWS, Format
 
@@ -56,8 +58,11 @@ class Exported:
         return plain(self.page)
 
 
-def export(model: Saveable | nn.Module, path: str | Path, example: Any) -> Exported:
+def export(model: Saveable | nn.Module, path: str | Path, example: Any = None) -> Exported:
     """Write a model for another runtime, run the file there, and compare the outputs.
+
+    What `sc.compile` gave is written for `sc.load_fast`: the suffix is `.sct`, and no example is
+    needed.
 
     The first dimension that all inputs share is the batch, and may have any size later, if the
     model allows it. Weights are stored whole: these formats have no sparse ones.
@@ -80,6 +85,8 @@ def export(model: Saveable | nn.Module, path: str | Path, example: Any) -> Expor
         VerificationError: The file gives other outputs than the model; it is not kept.
         FileError: It cannot be written.
     """
+    if Path(path).suffix == ".sct":
+        return _compiled(model, Path(path))
     network = model if isinstance(model, nn.Module) else model.model
     call, path = as_call(network, example), Path(path)
     form = FORMATS.get(path.suffix)
@@ -101,6 +108,25 @@ def export(model: Saveable | nn.Module, path: str | Path, example: Any) -> Expor
         raise FileError(f"{path} cannot be written: {error.strerror or error}") from error
     notes += _zeros(network)
     return Exported(path, size, form.runtime, found.difference, found.tolerance, dynamic, notes)
+
+
+def _compiled(model: object, path: Path) -> Exported:
+    """A compiled network as one file."""
+    if not isinstance(model, Fast):
+        raise InputError(
+            f"{path.name} is for what sc.compile gives, not for a {type(model).__name__}",
+            hint="fast = sc.compile(model, example)",
+        )
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=".export-") as made:
+            draft = Path(made) / path.name
+            size = save_fast(model, draft)
+            load_fast(draft)
+            draft.replace(path)
+    except OSError as error:
+        raise FileError(f"{path} cannot be written: {error.strerror or error}") from error
+    return Exported(path, size, "sc.load_fast", model.report.difference, 2e-4, True)
 
 
 def _proven(

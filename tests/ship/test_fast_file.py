@@ -1,0 +1,134 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import nn
+
+import secateur as sc
+from secateur.engine import compiler
+from secateur.engine.fast import Fast
+from secateur.ship.fast_file import KEY, load_fast
+
+pytest.importorskip("llvmlite", reason="kernels need llvmlite")
+
+
+class Net(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 16, 3, 2, 1)
+        self.norm = nn.BatchNorm2d(16)
+        self.gru = nn.GRU(16, 8, batch_first=True)
+        self.head = nn.Linear(8, 256)
+
+    def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+        x = torch.relu(self.norm(self.conv(x))).flatten(2).transpose(1, 2)
+        return {"y": self.head(self.gru(x)[0])}
+
+
+@pytest.fixture(scope="module")
+def network(tmp_path_factory: pytest.TempPathFactory) -> tuple[nn.Module, Fast]:
+    net = Net().eval()
+    with torch.no_grad():
+        for parameter in net.parameters():
+            if parameter.dim() > 1:
+                parameter.mul_(torch.rand_like(parameter) < 0.1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(compiler, "_faster", lambda before, after: True)
+        fast = sc.compile(net, torch.randn(2, 3, 8, 10), cache=tmp_path_factory.mktemp("cache"))
+    assert isinstance(fast, Fast)
+    return net, fast
+
+
+@torch.no_grad()
+def test_there_and_back(network: tuple[nn.Module, Fast], tmp_path: Path) -> None:
+    net, fast = network
+    done = sc.export(fast, tmp_path / "m.sct")
+    assert done.bytes == (tmp_path / "m.sct").stat().st_size
+    again = sc.load_fast(tmp_path / "m.sct")
+    for shape in ((2, 3, 8, 10), (1, 3, 12, 12)):
+        x = torch.randn(shape)
+        assert torch.equal(again(x)["y"], fast(x)["y"])
+        assert torch.allclose(again(x)["y"], net(x)["y"], atol=1e-5)
+    assert str(again) == str(fast)
+
+
+def test_only_compiled_networks(tmp_path: Path) -> None:
+    with pytest.raises(sc.SecateurError, match=r"sc\.compile"):
+        sc.export(nn.Linear(1, 1), tmp_path / "m.sct")
+
+
+def damaged(path: Path, change: Any) -> None:
+    with safe_open(path, "pt") as file:
+        metadata, tensors = file.metadata(), {n: file.get_tensor(n) for n in file.keys()}  # noqa: SIM118
+    content = json.loads(metadata[KEY])
+    change(content, tensors)
+    save_file(tensors, path, {**metadata, KEY: json.dumps(content)})
+
+
+def _first(content: Any, kind: str) -> dict[str, Any]:
+    return next(layer for layer in content["layers"].values() if layer["kind"] == kind)
+
+
+CHANGES: dict[str, Any] = {
+    "a newer schema": lambda c, t: c.update(schema=99),
+    "an unknown field": lambda c, t: c.update(more=1),
+    "no layers": lambda c, t: c.update(layers={}),
+    "a forbidden operation": lambda c, t: c["graph"]["nodes"].append(
+        ["z", "aten.from_file.default", {"tuple": ["/etc/passwd"]}, {"dict": {}}]
+    ),
+    "an operation in place": lambda c, t: c["graph"]["nodes"].append(
+        ["z", "aten.relu_.default", {"tuple": [{"ref": c["graph"]["inputs"][0]}]}, {"dict": {}}]
+    ),
+    "a value that is not there": lambda c, t: c["graph"]["nodes"].append(
+        ["z", "aten.relu.default", {"tuple": [{"ref": "nothing"}]}, {"dict": {}}]
+    ),
+    "an output that is not there": lambda c, t: c["graph"].update(
+        outputs={"tuple": [{"ref": "nothing"}]}
+    ),
+    "a kernel that is not known": lambda c, t: next(iter(c["decisions"].values())).update(
+        kernel="rm -rf"
+    ),
+    "a kernel that is too large": lambda c, t: next(iter(c["decisions"].values())).update(
+        kernel="llvm-csr 4000/1"
+    ),
+    "negative padding": lambda c, t: _first(c, "layer").update(padding=[-1, -1]),
+    "no stride": lambda c, t: _first(c, "layer").update(stride=[0, 0]),
+    "too many groups": lambda c, t: _first(c, "layer").update(groups=7),
+    "an unknown activation": lambda c, t: _first(c, "layer").update(activation="exec"),
+    "more recurrent layers": lambda c, t: _first(c, "recurrence").update(layers=3),
+    "an unknown cell": lambda c, t: _first(c, "recurrence").update(cell="exec"),
+    "an unknown container": lambda c, t: c["graph"].update(signature=["[1, {}]", "[1, {}]"]),
+    "values that are missing": lambda c, t: t.pop(next(n for n in t if n.endswith("::values"))),
+    "fewer values": lambda c, t: t.update(
+        {n: v[:-1] for n, v in t.items() if n.endswith("::values")}
+    ),
+    "a bias of another length": lambda c, t: t.update(
+        {n: torch.zeros(1) for n in t if n.endswith("/bias")}
+    ),
+}
+
+
+@pytest.mark.parametrize("what", CHANGES)
+def test_what_is_wrong_is_refused(
+    network: tuple[nn.Module, Fast], tmp_path: Path, what: str
+) -> None:
+    path = tmp_path / "m.sct"
+    sc.export(network[1], path)
+    damaged(path, CHANGES[what])
+    with pytest.raises(sc.errors.FileError) as error:
+        load_fast(path)
+    assert str(path) in str(error.value)
+
+
+def test_cut_short(network: tuple[nn.Module, Fast], tmp_path: Path) -> None:
+    path = tmp_path / "m.sct"
+    sc.export(network[1], path)
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(sc.errors.FileError):
+        load_fast(path)
