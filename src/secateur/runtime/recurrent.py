@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence as Many
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 
 import numpy as np
@@ -69,7 +70,7 @@ class Recurrent:
 
     @property
     def bytes(self) -> int:
-        """Packed weights and code."""
+        """Packed weights, of the kernels that were used so far."""
         return sum(layer.bytes for directions in self.layers for layer in directions)
 
     def __call__(
@@ -141,11 +142,25 @@ class _Layer:
         self.padded = -(-self.hidden // self.lanes) * self.lanes
         given = from_linear(weights.w_ih, pitch=_PITCH, bias=weights.b_ih)
         self.given = CsrKernel(given, Tile(8))
-        packed = fitting(weights.w_hh, 2 * self.lanes)[0]
-        self.one = MatVec(packed, weights.b_hh)
-        many = from_linear(weights.w_hh, pitch=self.lanes, bias=weights.b_hh)
-        self.many = CsrKernel(many, Tile(1))
-        self.bytes = self.given.bytes + self.one.bytes + self.many.bytes
+        self._weights = weights
+
+    @cached_property
+    def one(self) -> MatVec:
+        """The recurrent matrix for one sample."""
+        return MatVec(fitting(self._weights.w_hh, 2 * self.lanes)[0], self._weights.b_hh)
+
+    @cached_property
+    def many(self) -> CsrKernel:
+        """The recurrent matrix for samples side by side."""
+        weights = self._weights
+        layer = from_linear(weights.w_hh, pitch=self.lanes, bias=weights.b_hh)
+        return CsrKernel(layer, Tile(1))
+
+    @property
+    def bytes(self) -> int:
+        """Packed weights and code, of what has been used so far."""
+        built = [self.__dict__.get(name) for name in ("one", "many")]
+        return self.given.bytes + sum(kernel.bytes for kernel in built if kernel is not None)
 
 
 class _Run:

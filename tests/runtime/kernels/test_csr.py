@@ -142,7 +142,7 @@ def test_tiles_fit_the_registers_and_the_positions() -> None:
     assert tiles(layer, positions=2 * target.lanes) == [Tile(2)]
     wide = from_linear(np.ones((1, 2000), np.float32), pitch=1024)
     found = tiles(wide, positions=1000)
-    assert len(found) == len(set(found)) <= 5 and any(tile.blocks > 1 for tile in found)
+    assert len(found) == len(set(found)) <= 6 and any(tile.blocks > 1 for tile in found)
     assert all(tile.vectors <= target.registers - 3 for tile in found)
 
 

@@ -29,7 +29,8 @@ _ARGUMENTS = (
     "ptr residual",
     *(f"i64 {n}" for n in ("begin", "end", "first", "last")),
 )
-_NEAR = 48 * 1024  # bytes that may stay close to the core: most of a first-level cache
+_NEAR = 28 * 1024  # bytes that may stay close to the core: most of a first-level cache
+_LINE = 16  # floats in a cache line
 _CHEAP = ("none", "relu", "relu6")
 
 
@@ -103,12 +104,20 @@ def tiles(layer: Planes, positions: int = 1 << 20) -> list[Tile]:
     most = target.registers - 3
     vectors = max(1, -(-positions // target.lanes))
     even = -(-vectors // -(-vectors // most))
-    found = [Tile(n) for n in dict.fromkeys((min(4, even), even, min(7, even)))]
-    read = len(np.unique(layer.offsets)) * 4 * target.lanes
-    for vectors in (min(8, even), even):
-        if read * vectors > _NEAR:
-            found.append(Tile(vectors, min(4, -(-read * vectors // _NEAR))))
-    return list(dict.fromkeys(found))
+    whole = [Tile(n) for n in dict.fromkeys((min(4, even), even))]
+    parts = []
+    for vectors in dict.fromkeys((min(8, even), even, min(4, even))):
+        blocks = min(16, round(_touched(layer, vectors * target.lanes) / _NEAR))
+        if blocks > 1:
+            parts.append(Tile(vectors, blocks))
+    return [*parts[:1], *whole, *parts[1:]]
+
+
+def _touched(layer: Planes, floats: int) -> int:
+    """Bytes of the cache lines that all planes read for one tile of positions."""
+    lines = np.unique(np.unique(layer.offsets) // _LINE)
+    last = -(-floats // _LINE)
+    return len(np.unique(lines[:, None] + np.arange(last + 1))) * _LINE * 4
 
 
 def _blocked(layer: Planes, blocks: int) -> tuple[np.ndarray, np.ndarray]:
