@@ -9,7 +9,7 @@ from adapting import Recurrent, perceptron, residual
 from torch import Tensor, nn
 
 from secateur.adapt.nest import nest, nested, positions, sorted_copy
-from secateur.api.recipe import Recipe
+from secateur.api.arguments import Arguments
 from secateur.core.layout import Concat, Fixed, Leaf, Product
 from secateur.search.workshop import Workshop
 
@@ -17,8 +17,8 @@ SHARES = (0.75, 0.5, 0.25)
 
 
 def shop_of(net: nn.Module, x: Tensor, **arguments: object) -> Workshop:
-    recipe = Recipe.of(**arguments)  # type: ignore[arg-type]
-    return recipe.workshop(net, recipe.call(net, x[:1]))
+    given = Arguments.of(**arguments)  # type: ignore[arg-type]
+    return given.workshop(net, given.call(net, x[:1]))
 
 
 @pytest.mark.parametrize("how", ["global", "uniform", "knapsack"])

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from secateur.api.finished import Done, Store
-from secateur.api.weights import WeightRecipe
+from secateur.api.weights import WeightArguments
 from secateur.core.errors import FileError
 from secateur.measure.calibration import calibration
 from secateur.units import NM
@@ -30,7 +30,7 @@ DATA = torch.randn(20, 4, generator=torch.Generator().manual_seed(0))
 
 
 def store(folder: Path, model: nn.Module, data: Tensor = DATA, **recipe: Any) -> Store:
-    found = WeightRecipe.of(NM(2, 4), data=[data], **recipe)
+    found = WeightArguments.of(NM(2, 4), data=[data], **recipe)
     return Store.of(folder, found, model, calibration(nn.Linear(4, 4), [data]))
 
 

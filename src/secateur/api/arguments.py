@@ -47,25 +47,75 @@ REPAIRS: tuple[Recover, ...] = (Reconstruct(), Recalibrate())
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """The arguments of a prune that say what to do; `of` fills in what was left open.
+class Common:
+    """What structural prunes and those of single weights are told alike; see `prune_`.
 
-    batches: the data that is used, kept. data: all of it, for repairs that train. See `prune_` for
-    the others.
+    batches: the data that is used, kept. data: all of it, for repairs that train.
     """
 
-    unit: Unit | Sequence[Unit]
-    criterion: str | Score | None
     budget: Budget
-    allocate: Any
     scope: Scope
     batches: list[Any] | None
     loss: Callable[[nn.Module, Any], Tensor] | None
     recover: tuple[Recover, ...]
     samples: int
     seed: int
-    schedule: Steps | None = None
-    data: Iterable[Any] | None = None
+    schedule: Steps | None
+    data: Iterable[Any] | None
+
+    def call(self, model: nn.Module, example: Any) -> Call:
+        """The example as a call; by default the inputs of the first sample of data."""
+        return example_call(model, example, self.batches)
+
+
+def common(
+    usual: Budget,
+    *,
+    budget: Budget | None = None,
+    scope: Any = None,
+    data: Iterable[Any] | None = None,
+    loss: Callable[[nn.Module, Any], Tensor] | None = None,
+    recover: Sequence[Recover] | Recover | None = None,
+    samples: int = 512,
+    seed: int = 0,
+    schedule: Steps | None = None,
+) -> dict[str, Any]:
+    """The fields of `Common`, checked, with defaults filled in; usual: the budget if none is given.
+
+    Raises:
+        RecipeError, InputError: Something makes no sense; nothing was computed.
+    """
+    if budget is not None and not isinstance(budget, Budget):
+        raise RecipeError(f"{budget!r} is not a budget", hint=f"for example {usual!r}")
+    check_schedule(schedule)
+    batches = None if data is None else take(data, samples)
+    steps: Any = recover
+    if recover is None:
+        steps = () if batches is None else REPAIRS
+    elif callable(getattr(recover, "run", None)) and not isinstance(recover, type):
+        steps = (recover,)
+    check_steps(steps)
+    check_needs(steps, data)
+    return {
+        "budget": usual if budget is None else budget,
+        "scope": Scope.of(scope),
+        "batches": batches,
+        "loss": loss,
+        "recover": tuple(steps),
+        "samples": samples,
+        "seed": seed,
+        "schedule": schedule,
+        "data": batches if isinstance(data, Iterator) else data,  # iterators are read only once
+    }
+
+
+@dataclass(frozen=True)
+class Arguments(Common):
+    """The arguments of a structural prune; `of` fills in what was left open."""
+
+    unit: Unit | Sequence[Unit]
+    criterion: str | Score | None
+    allocate: Any
 
     @classmethod
     def of(
@@ -73,48 +123,19 @@ class Recipe:
         *,
         unit: Unit | Sequence[Unit] = UNIT,
         criterion: str | Score | None = None,
-        budget: Budget | None = None,
         allocate: Any = None,
-        scope: Any = None,
-        data: Iterable[Any] | None = None,
-        loss: Callable[[nn.Module, Any], Tensor] | None = None,
-        recover: Sequence[Recover] | None = None,
-        samples: int = 512,
-        seed: int = 0,
-        schedule: Steps | None = None,
-    ) -> Recipe:
-        """The recipe with its defaults, which depend on whether there is data.
+        **others: Any,
+    ) -> Arguments:
+        """The arguments with their defaults, which depend on whether there is data.
+
+        others: see `common`.
 
         Raises:
             RecipeError, InputError: Something makes no sense; nothing was computed.
         """
-        if budget is not None and not isinstance(budget, Budget):
-            raise RecipeError(f"{budget!r} is not a budget", hint="for example MACs('50%')")
-        batches = None if data is None else take(data, samples)
-        steps: Sequence[Recover] = (
-            (() if batches is None else REPAIRS) if recover is None else recover
-        )
-        check_steps(steps)
-        check_needs(steps, data)
-        check_schedule(schedule)
         return cls(
-            unit,
-            criterion,
-            Sparsity(0.5) if budget is None else budget,
-            allocate,
-            Scope.of(scope),
-            batches,
-            loss,
-            tuple(steps),
-            samples,
-            seed,
-            schedule,
-            batches if isinstance(data, Iterator) else data,  # an iterator can be read only once
+            **common(Sparsity(0.5), **others), unit=unit, criterion=criterion, allocate=allocate
         )
-
-    def call(self, model: nn.Module, example: Any) -> Call:
-        """The example as a call; by default the inputs of the first sample of data."""
-        return example_call(model, example, self.batches)
 
     def choices(self, model: nn.Module) -> tuple[str | Score, Any]:
         """Criterion and allocator; those that go together where nothing was said."""

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from secateur.api.recipe import Recipe
+from secateur.api.arguments import Arguments
 from secateur.core.errors import RecipeError
 from secateur.core.frontier import Frontier, Point
 from secateur.core.scan import Sensed, Sensitivity
@@ -59,12 +59,12 @@ def frontier(
     """
     if "budget" in arguments:
         raise RecipeError("a frontier has no budget", hint="points= says how many networks")
-    recipe = _recipe(arguments)
-    call = recipe.call(model, example)
-    shop = recipe.workshop(model, call)
+    given = _given(arguments)
+    call = given.call(model, example)
+    shop = given.workshop(model, call)
     return _frontier(
         shop.build, model, evaluate, cost=cost, points=points, example=call, batch=batch,
-        threads=threads, lower_is_better=lower_is_better, seed=recipe.seed, on_point=on_point,
+        threads=threads, lower_is_better=lower_is_better, seed=given.seed, on_point=on_point,
     )  # fmt: skip
 
 
@@ -100,18 +100,18 @@ def sensitivity(
     Raises:
         RecipeError, InputError: As `prune_` raises.
     """
-    recipe = _recipe(arguments)
-    call = recipe.call(model, example)
-    shop = recipe.workshop(model, call)
+    given = _given(arguments)
+    call = given.call(model, example)
+    shop = given.workshop(model, call)
     return shop.scan(
         evaluate=evaluate, levels=levels, lower_is_better=lower_is_better, on_sensed=on_sensed
     )
 
 
-def _recipe(arguments: dict[str, Any]) -> Recipe:
+def _given(arguments: dict[str, Any]) -> Arguments:
     if arguments.get("schedule") is not None:
         raise RecipeError(
             "a curve has no schedule: each of its networks is cut once",
             hint="use sc.prune for cycles",
         )
-    return Recipe.of(**arguments)
+    return Arguments.of(**arguments)

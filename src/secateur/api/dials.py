@@ -10,7 +10,7 @@ from torch import nn
 
 from secateur.adapt.build import COSTS, build, check_levels
 from secateur.adapt.dial import Dial
-from secateur.api.recipe import Recipe
+from secateur.api.arguments import Arguments
 from secateur.core.budget import Latency
 from secateur.core.errors import RecipeError
 
@@ -64,6 +64,6 @@ def dial(
     if cost not in COSTS:
         raise RecipeError(f"cost={cost!r}", hint=f"one of {', '.join(COSTS)}")
     budget = Latency("50%") if cost == "latency" else None  # it has the layers timed
-    recipe = Recipe.of(data=data, budget=budget, **arguments)
-    shop = recipe.workshop(model, recipe.call(model, example))
+    given = Arguments.of(data=data, budget=budget, **arguments)
+    shop = given.workshop(model, given.call(model, example))
     return build(shop, levels, cost, tolerance=tolerance, cache=cache)

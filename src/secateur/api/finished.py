@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from secateur.api.weights import WeightRecipe
+from secateur.api.weights import WeightArguments
 from secateur.core.batches import tensors_in
 from secateur.core.errors import FileError
 from secateur.measure.calibration import Calibration
@@ -37,14 +37,16 @@ class Store:
     seal: str
 
     @classmethod
-    def of(cls, folder: Path, recipe: WeightRecipe, model: nn.Module, calls: Calibration) -> Store:
-        """Open or make a folder for a recipe, the model's weights and the data."""
+    def of(
+        cls, folder: Path, given: WeightArguments, model: nn.Module, calls: Calibration
+    ) -> Store:
+        """Open or make a folder for these arguments, the model's weights and the data."""
         folder.mkdir(parents=True, exist_ok=True)
         digest = hashlib.sha256()
-        criterion = recipe.criterion
+        criterion = given.criterion
         criterion = criterion if isinstance(criterion, str) else resolve_weight(criterion).name
-        said = (recipe.unit, criterion, recipe.budget, recipe.allocate, recipe.scope, recipe.steps)
-        digest.update(repr((*said, recipe.seed)).encode())
+        said = (given.unit, criterion, given.budget, given.allocate, given.scope, given.recover)
+        digest.update(repr((*said, given.seed)).encode())
         for call in calls.calls:
             for tensor in tensors_in((call.args, dict(call.kwargs))):
                 _add(digest, tensor)

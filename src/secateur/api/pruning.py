@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from secateur.allocate.decide import frozen_reasons
-from secateur.api.recipe import UNIT, Recipe
+from secateur.api.arguments import UNIT, Arguments
 from secateur.api.single import prune_single
 from secateur.api.weights import weight_unit
 from secateur.apply.edit import Edit
@@ -96,15 +96,15 @@ def prune(
         )  # fmt: skip
     if arguments.pop("stream", None) is not None:
         raise _no_stream()
-    recipe = Recipe.of(**arguments)
-    call = recipe.call(model, example)
+    given = Arguments.of(**arguments)
+    call = given.call(model, example)
     _check(model)
     base = _rewrite(light_copy(model), call) if rewrite else model
     start = perf_counter()
-    shop = recipe.workshop(base, call)
+    shop = given.workshop(base, call)
     planned = perf_counter()
-    judge = None if evaluate is None or measured(recipe.budget) else _judge(evaluate, base)
-    found = _search(shop, recipe, call, evaluate, judge, resume, on_trial)
+    judge = None if evaluate is None or measured(given.budget) else _judge(evaluate, base)
+    found = _search(shop, given, call, evaluate, judge, resume, on_trial)
     built = perf_counter()
     after = found.trial.model
     times = _timed({"before": base, "after": after}, call) if latency else {}
@@ -203,24 +203,24 @@ def prune_(
             f"resume={str(resume)!r}: a folder is for stream='blocks'",
             hint="give the attempts of an interrupted search",
         )
-    recipe = Recipe.of(
+    given = Arguments.of(
         unit=cast(Any, unit), criterion=cast(Any, criterion), budget=budget, allocate=allocate,
         scope=scope, data=data, loss=loss, recover=cast(Any, recover), samples=samples,
         seed=seed, schedule=schedule,
     )  # fmt: skip
-    call = recipe.call(model, example)
+    call = given.call(model, example)
     _check(model)
     start = perf_counter()
-    shop = recipe.workshop(model, call)
+    shop = given.workshop(model, call)
     planned = perf_counter()
-    judge = None if evaluate is None or measured(recipe.budget) else _judge(evaluate, model)
+    judge = None if evaluate is None or measured(given.budget) else _judge(evaluate, model)
     first = _timed({"before": model}, call)["before"] if latency else None
     earlier = plans_of(model)
-    if recipe.recover or recipe.schedule or measured(recipe.budget):
-        found = _search(shop, recipe, call, evaluate, judge, resume, on_trial)
+    if given.recover or given.schedule or measured(given.budget):
+        found = _search(shop, given, call, evaluate, judge, resume, on_trial)
         _install(shop, found, optimizer, rollback)
     else:
-        trial = shop.cut_in_place(recipe.budget, optimizer=optimizer, rollback=rollback)
+        trial = shop.cut_in_place(given.budget, optimizer=optimizer, rollback=rollback)
         found = Found(trial, (), None, None, None, None, ())
     built = perf_counter()
     second = _timed({"after": model}, call)["after"] if latency else None
@@ -249,21 +249,21 @@ def _judge(evaluate: Evaluate, model: nn.Module) -> Judge:
 
 def _search(
     shop: Workshop,
-    recipe: Recipe,
+    given: Arguments,
     call: Call,
     evaluate: Evaluate | None,
     judge: Judge | None,
     resume: Iterable[Attempt],
     on_trial: OnTrial | None,
 ) -> Found:
-    if recipe.schedule is not None:
+    if given.schedule is not None:
         return cycles(
-            lambda model, taught: recipe.workshop(model, call, taught), shop, recipe.budget,
-            recipe.schedule, evaluate=evaluate, judge=judge, seed=recipe.seed, resume=resume,
+            lambda model, taught: given.workshop(model, call, taught), shop, given.budget,
+            given.schedule, evaluate=evaluate, judge=judge, seed=given.seed, resume=resume,
             on_cycle=on_trial,
         )  # fmt: skip
     return search(
-        shop.build, shop.model, recipe.budget, evaluate=evaluate, example=call, seed=recipe.seed,
+        shop.build, shop.model, given.budget, evaluate=evaluate, example=call, seed=given.seed,
         cost="macs" if shop.decider.cost.table is None else "ns",
         resume=resume, on_trial=on_trial,
     )  # fmt: skip

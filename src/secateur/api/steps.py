@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from secateur.api.recipe import UNIT, Recipe
+from secateur.api.arguments import UNIT, Arguments
 from secateur.apply.cut import check_fingerprint
 from secateur.apply.cut import replay as _replay
 from secateur.apply.surgery import cut_verified
@@ -79,18 +79,18 @@ def plan(
     Raises:
         RecipeError: The budget has to be measured on a network (`Drop`, `Latency`), or the like.
     """
-    recipe = Recipe.of(
+    given = Arguments.of(
         unit=unit, criterion=criterion, budget=budget, allocate=allocate, scope=scope, data=data,
         loss=loss, recover=(), samples=samples, seed=seed,
     )  # fmt: skip
-    if measured(recipe.budget):
+    if measured(given.budget):
         raise RecipeError(
-            f"{recipe.budget!r} has to be measured on a network, which a plan alone is not",
+            f"{given.budget!r} has to be measured on a network, which a plan alone is not",
             hint="use sc.prune, whose result has the plan",
         )
-    call = recipe.call(model, example)
-    shop = recipe.workshop(model, call)
-    made, _ = shop.decider.plan(recipe.budget, shop.how)
+    call = given.call(model, example)
+    shop = given.workshop(model, call)
+    made, _ = shop.decider.plan(given.budget, shop.how)
     return replace(made, example=call)
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from secateur.allocate.weights import allocated
 from secateur.api.finished import Done, Store
-from secateur.api.weights import NOTE, WeightRecipe
+from secateur.api.weights import NOTE, WeightArguments
 from secateur.core.batches import Call
 from secateur.core.budget import Sparsity, measured
 from secateur.core.errors import RecipeError
@@ -73,12 +73,12 @@ def prune_blocks(
         RecipeError: The criterion or a repair looks at more than one block.
         FileError: A file in the folder was made from something else, or is damaged.
     """
-    recipe = WeightRecipe.of(unit, **arguments)
-    if arguments.get("recover") is None and recipe.steps:
-        recipe = replace(recipe, steps=(Reconstruct(),))
-    call = recipe.call(model, example)
-    _check(recipe)
-    assert recipe.batches is not None
+    given = WeightArguments.of(unit, **arguments)
+    if arguments.get("recover") is None and given.recover:
+        given = replace(given, recover=(Reconstruct(),))
+    call = given.call(model, example)
+    _check(given)
+    assert given.batches is not None
     start = perf_counter()
     judge = None if evaluate is None else Judge(evaluate, model, split=False)
     if not in_place:
@@ -86,18 +86,18 @@ def prune_blocks(
         own_memory(model, original)
         remember(model, plans_of(original))
     blocks = find_blocks(model)
-    sites = [s for s in weight_sites(model, recipe.scope) if _block(s.name, blocks) is not None]
+    sites = [s for s in weight_sites(model, given.scope) if _block(s.name, blocks) is not None]
     if not sites:
         raise RecipeError("there is no weight inside the blocks that is in scope")
     params = sum(p.numel() for p in model.parameters())
-    sparsity = needed(recipe.budget, params, sum(site.n for site in sites))
+    sparsity = needed(given.budget, params, sum(site.n for site in sites))
     check_pattern(unit.pattern, sparsity)
     before = weight_amounts(model, call, {})
-    shares = _shares(model, call, recipe, sites, sparsity)
-    calls = calibration(model, recipe.batches, samples=recipe.samples)
-    store = None if resume is None else Store.of(Path(resume), recipe, model, calls)
+    shares = _shares(model, call, given, sites, sparsity)
+    calls = calibration(model, given.batches, samples=given.samples)
+    store = None if resume is None else Store.of(Path(resume), given, model, calls)
     ready = perf_counter()
-    stream = _Stream(recipe, sparsity, shares, calls, store)
+    stream = _Stream(given, sparsity, shares, calls, store)
     stream.run(model, blocks, sites)
     built = perf_counter()
     after = weight_amounts(model, call, stream.masks)
@@ -115,20 +115,20 @@ def prune_blocks(
     )  # fmt: skip
 
 
-def _check(recipe: WeightRecipe) -> None:
-    if recipe.batches is None:
+def _check(given: WeightArguments) -> None:
+    if given.batches is None:
         raise RecipeError("stream='blocks' needs data", hint="give data=[batch, …]")
-    if goals := measured(recipe.budget):
+    if goals := measured(given.budget):
         raise RecipeError(
             f"{goals[0]!r} has to be measured on whole networks, which stream='blocks' never makes",
             hint="use Sparsity(…) or Params(…)",
         )
-    if recipe.allocate == SENSITIVITY:
+    if given.allocate == SENSITIVITY:
         raise RecipeError(
             "allocate='sensitivity' looks at the whole network, not at one block",
             hint="use 'uniform', 'erk', 'global', 'lamp' or 'owl'",
         )
-    for step in recipe.steps:
+    for step in given.recover:
         if not isinstance(step, _LOCAL):
             raise RecipeError(
                 f"{type(step).__name__} looks at the whole network, not at one block",
@@ -141,23 +141,27 @@ def _block(name: str, blocks: Mapping[str, nn.Module]) -> str | None:
 
 
 def _shares(
-    model: nn.Module, call: Call, recipe: WeightRecipe, sites: Sequence[WeightSite], sparsity: float
+    model: nn.Module,
+    call: Call,
+    given: WeightArguments,
+    sites: Sequence[WeightSite],
+    sparsity: float,
 ) -> dict[str, float] | None:
     """What stays of every weight; None where it is the same of each."""
-    if recipe.allocate == "uniform":
+    if given.allocate == "uniform":
         return None
-    facts = Facts.of(model, seed=recipe.seed)
+    facts = Facts.of(model, seed=given.seed)
     scores = WeightScores(magnitude, sites, facts)
-    gather = Gather(model, call, recipe.batches, recipe.loss, recipe.seed)
-    pattern = recipe.unit.pattern
-    return allocated(recipe.allocate, sites, pattern, sparsity, scores, facts, gather)
+    gather = Gather(model, call, given.batches, given.loss, given.seed)
+    pattern = given.unit.pattern
+    return allocated(given.allocate, sites, pattern, sparsity, scores, facts, gather)
 
 
 @dataclass
 class _Stream:
     """A stream in progress: what it goes by, and what it has found."""
 
-    recipe: WeightRecipe
+    given: WeightArguments
     sparsity: float
     shares: Mapping[str, float] | None
     calls: Calibration
@@ -200,7 +204,7 @@ class _Stream:
     @property
     def solves(self) -> bool:
         """Whether the dense network's outputs are a target."""
-        return self.recipe.solves or bool(self.recipe.steps)
+        return self.given.solves or bool(self.given.recover)
 
     def _split(self, given: list[Call]) -> Calibration:
         """A block's calls, held out as the model's are."""
@@ -220,14 +224,14 @@ class _Stream:
     ) -> Done:
         if not sites:
             return Done({}, (), ())
-        recipe = self.recipe
+        given = self.given
         how: Any = "uniform"
         if self.shares is not None:
             how = {site.name: self.shares[f"{name}.{site.name}"] for site in sites}
         batches: list[Any] = list(data.calls)
         shop = WeightShop(
-            block, data.fit[0], sites, recipe.unit.pattern, recipe.criterion, how, data, batches,
-            None, recipe.steps, recipe.seed, in_place=True, reference=reference,
+            block, data.fit[0], sites, given.unit.pattern, given.criterion, how, data, batches,
+            None, given.recover, given.seed, in_place=True, reference=reference,
         )  # fmt: skip
         if not shop.used.needs <= _FACTS or shop.used.rounds > 1:
             raise RecipeError(

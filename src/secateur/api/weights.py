@@ -2,33 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import partial
 from time import perf_counter
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from secateur.allocate.weights import Allocate
+from secateur.api.arguments import Common, common
 from secateur.core.attempt import Attempt
 from secateur.core.batches import Call
-from secateur.core.budget import Budget, Sparsity, measured
+from secateur.core.budget import Sparsity, measured
 from secateur.core.errors import InputError, RecipeError
 from secateur.core.history import plans_of, remember
 from secateur.core.measured import Latency, Measured
 from secateur.core.result import Result
-from secateur.core.schedule import Steps
-from secateur.core.scope import Scope
-from secateur.measure.calibration import calibration, example_call, take
+from secateur.measure.calibration import calibration
 from secateur.measure.clock import compare as compare_latency
 from secateur.measure.paired import Judge
 from secateur.measure.quality import Evaluate
-from secateur.recover import Recalibrate, Reconstruct, Recover, check_needs, check_steps
 from secateur.recover.weights import solvers
 from secateur.score.weight import WeightScore
-from secateur.search.cycles import check_schedule, cycles
+from secateur.search.cycles import cycles
 from secateur.search.loop import Found, search
 from secateur.search.weights import SENSITIVITY, WeightShop, WeightTrial
 from secateur.units import NM, Block, Weight, WeightUnit, weight_sites
@@ -56,65 +54,33 @@ def weight_unit(unit: Any) -> WeightUnit | None:
 
 
 @dataclass(frozen=True)
-class WeightRecipe:
-    """The arguments of a prune of single weights, checked, with the defaults filled in."""
+class WeightArguments(Common):
+    """The arguments of a prune of single weights; `of` fills in what was left open."""
 
     unit: WeightUnit
     criterion: str | WeightScore
-    budget: Budget
     allocate: Allocate
-    scope: Scope
-    batches: list[Any] | None
-    loss: Callable[[nn.Module, Any], Tensor] | None
-    steps: tuple[Recover, ...]
-    samples: int
-    seed: int
-    schedule: Steps | None = None
-    data: Iterable[Any] | None = None
 
     @classmethod
     def of(
-        cls,
-        unit: WeightUnit,
-        *,
-        criterion: Any = None,
-        budget: Budget | None = None,
-        allocate: Any = None,
-        scope: Any = None,
-        data: Iterable[Any] | None = None,
-        loss: Callable[[nn.Module, Any], Tensor] | None = None,
-        recover: Sequence[Recover] | Recover | None = None,
-        samples: int = 512,
-        seed: int = 0,
-        schedule: Any = None,
-    ) -> WeightRecipe:
+        cls, unit: WeightUnit, *, criterion: Any = None, allocate: Any = None, **others: Any
+    ) -> WeightArguments:
         """Defaults: magnitudes, LAMP where the pattern is free, least squares where there is data.
+
+        others: see `common`.
 
         Raises:
             RecipeError, InputError: Something makes no sense; nothing was computed.
         """
-        if budget is not None and not isinstance(budget, Budget):
-            raise RecipeError(f"{budget!r} is not a budget", hint="for example Sparsity(0.9)")
-        check_schedule(schedule)
-        if budget is None:
-            budget = Sparsity(1 - unit.n / unit.m if isinstance(unit, NM) else 0.5)
-        batches = None if data is None else take(data, samples)
-        if recover is None:
-            recover = () if batches is None else (Reconstruct(), Recalibrate())
-        steps: Any = (recover,) if callable(getattr(recover, "run", None)) else recover
-        check_steps(steps)
-        check_needs(steps, data)
+        usual = Sparsity(1 - unit.n / unit.m if isinstance(unit, NM) else 0.5)
         if allocate is None:
             allocate = "lamp" if unit.pattern.free else "uniform"
         return cls(
-            unit, "magnitude" if criterion is None else criterion, budget, allocate,
-            Scope.of(scope), batches, loss, tuple(steps), samples, seed, schedule,
-            batches if isinstance(data, Iterator) else data,
-        )  # fmt: skip
-
-    def call(self, model: nn.Module, example: Any) -> Call:
-        """The example as a call; by default the first sample of data."""
-        return example_call(model, example, self.batches)
+            **common(usual, **others),
+            unit=unit,
+            criterion="magnitude" if criterion is None else criterion,
+            allocate=allocate,
+        )
 
     @property
     def solves(self) -> bool:
@@ -138,11 +104,13 @@ class WeightRecipe:
                 hint="widen the scope",
             )
         calls = None
-        if self.batches is not None and (self.solves or self.steps or self.allocate == SENSITIVITY):
+        if self.batches is not None and (
+            self.solves or self.recover or self.allocate == SENSITIVITY
+        ):
             calls = calibration(model, self.batches, samples=self.samples)
         return WeightShop(
             model, call, sites, self.unit.pattern, self.criterion, self.allocate, calls,
-            self.batches, self.loss, self.steps, self.seed, in_place=in_place, reference=dense,
+            self.batches, self.loss, self.recover, self.seed, in_place=in_place, reference=dense,
             data=self.data,
         )  # fmt: skip
 
@@ -163,27 +131,27 @@ def prune_weights(
 
     The result's `masks` say what stays. Its plan has no sites: shapes are as they were.
     """
-    recipe = WeightRecipe.of(unit, **arguments)
-    call = recipe.call(model, example)
+    given = WeightArguments.of(unit, **arguments)
+    call = given.call(model, example)
     for name, parameter in model.named_parameters():
         if parameter.is_meta:
             raise InputError(f"{name} is on the meta device", hint="load the weights first")
     start = perf_counter()
-    goals = measured(recipe.budget)
-    shop = recipe.shop(model, call, in_place=in_place and not goals and not recipe.schedule)
+    goals = measured(given.budget)
+    shop = given.shop(model, call, in_place=in_place and not goals and not given.schedule)
     ready = perf_counter()
     judge = None if evaluate is None or goals else Judge(evaluate, model, split=False)
     first = _timed(model, call) if latency and in_place else None
-    if recipe.schedule is not None:
+    if given.schedule is not None:
         found = cycles(
-            lambda small, taught: recipe.shop(small, call, in_place=False, dense=taught.teacher),
-            shop, recipe.budget, recipe.schedule, evaluate=evaluate, judge=judge,
-            seed=recipe.seed, resume=resume, on_cycle=on_trial,
+            lambda small, taught: given.shop(small, call, in_place=False, dense=taught.teacher),
+            shop, given.budget, given.schedule, evaluate=evaluate, judge=judge,
+            seed=given.seed, resume=resume, on_cycle=on_trial,
         )  # fmt: skip
     else:
         found = search(
-            shop.build, model, recipe.budget, evaluate=evaluate, example=call, cost="params",
-            seed=recipe.seed, resume=resume, on_trial=on_trial,
+            shop.build, model, given.budget, evaluate=evaluate, example=call, cost="params",
+            seed=given.seed, resume=resume, on_trial=on_trial,
         )  # fmt: skip
     trial = found.trial
     assert isinstance(trial, WeightTrial)
@@ -239,4 +207,4 @@ def weight_result(
     )  # fmt: skip
 
 
-__all__ = ["WeightRecipe", "install", "prune_weights", "weight_result", "weight_unit"]
+__all__ = ["WeightArguments", "install", "prune_weights", "weight_result", "weight_unit"]
