@@ -149,6 +149,14 @@ def test_more_threads_give_the_same(bidirectional: bool, batch: int) -> None:
         torch.set_num_threads(before)
 
 
+def test_weights_take_little_memory() -> None:
+    rnn = network("lstm", 256, 256, density=0.1)
+    model, dense = fast("lstm", rnn), 4 * sum(w.numel() for w in rnn.parameters())
+    for batch in (1, 2):
+        model(torch.zeros(1, batch, 256))
+    assert 0.1 * dense < model.bytes < 0.5 * dense
+
+
 def test_an_empty_batch_is_empty() -> None:
     rnn = network("lstm", 3, 4)
     y, (h, c) = fast("lstm", rnn)(torch.zeros(5, 0, 3))

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from secateur.core.errors import InputError
-from secateur.runtime.formats import fitting
+from secateur.runtime.formats import fitting, sliced
 from secateur.runtime.kernels import llvm
 from secateur.runtime.kernels.cells import GATES, Sequence, sequence
 from secateur.runtime.kernels.csr import CsrKernel, Tile
@@ -142,25 +142,26 @@ class _Layer:
         self.padded = -(-self.hidden // self.lanes) * self.lanes
         given = from_linear(weights.w_ih, pitch=_PITCH, bias=weights.b_ih)
         self.given = CsrKernel(given, Tile(8))
-        self._weights = weights
+        self._recurrent = sliced(weights.w_hh, 1)  # exact, without what fills rows up
+        self._bias = weights.b_hh
 
     @cached_property
     def one(self) -> MatVec:
         """The recurrent matrix for one sample."""
-        return MatVec(fitting(self._weights.w_hh, 2 * self.lanes)[0], self._weights.b_hh)
+        return MatVec(fitting(self._recurrent.dense(), 2 * self.lanes)[0], self._bias)
 
     @cached_property
     def many(self) -> CsrKernel:
         """The recurrent matrix for samples side by side."""
-        weights = self._weights
-        layer = from_linear(weights.w_hh, pitch=self.lanes, bias=weights.b_hh)
+        layer = from_linear(self._recurrent.dense(), pitch=self.lanes, bias=self._bias)
         return CsrKernel(layer, Tile(1))
 
     @property
     def bytes(self) -> int:
         """Packed weights and code, of what has been used so far."""
         built = [self.__dict__.get(name) for name in ("one", "many")]
-        return self.given.bytes + sum(kernel.bytes for kernel in built if kernel is not None)
+        kept = self.given.bytes + self._recurrent.nbytes
+        return kept + sum(kernel.bytes for kernel in built if kernel is not None)
 
 
 class _Run:
