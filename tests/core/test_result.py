@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 from torch import nn
 
 from secateur.core.attempt import Attempt
+from secateur.core.errors import FileError
 from secateur.core.measured import Comparison
 from secateur.core.plan import Choice, Plan, Reason
 from secateur.core.result import Latency, Measured, Result, Verification
@@ -123,3 +125,20 @@ def test_the_history_is_in_the_dictionary() -> None:
     assert Attempt.from_dict(value["attempts"][0]) == searched().attempts[0]
     assert value["repairs"] == ["reconstructed 3 layers"]
     assert json.loads(json.dumps(result().to_dict()))["quality"] is None
+
+
+def test_a_picture_of_what_is_left_or_was_tried(tmp_path: Path) -> None:
+    text = result().plot(tmp_path / "r.svg").read_text(encoding="utf-8")
+    assert "what is left" in text
+    assert text.count("<rect") == 1 + 2 * len(result().plan.sites)
+    attempts = tuple(
+        Attempt("g", 1, left, quality=quality, accepted=quality > 0.8, why="x")
+        for left, quality in ((0.7, 0.9), (0.5, 0.85), (0.4, 0.7))
+    )
+    searched = replace(result(), attempts=attempts)
+    assert searched.picture.count("<circle") == 3
+    assert "chosen" in searched.picture
+    assert searched._repr_html_().endswith(searched.picture)
+    for name, match in (("r.png", "SVG"), ("none/r.svg", "cannot be written")):
+        with pytest.raises(FileError, match=match):
+            result().plot(tmp_path / name)

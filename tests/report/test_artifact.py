@@ -92,3 +92,19 @@ def test_notebooks_show_a_table(result: Result) -> None:
     text = result._repr_html_()
     assert text.startswith('<h3 class="plain">Sequential</h3>')
     assert "<table>" in text
+    assert "<svg" in text
+
+
+def test_what_else_was_made_is_shown_and_kept(result: Result, tmp_path: Path) -> None:
+    scan = api.sensitivity(build(), torch.randn(8, 6), data=[torch.randn(8, 6)], levels=[0.5])
+    save(result, tmp_path / "out", also=[scan])
+    text = (tmp_path / "out" / HTML).read_text(encoding="utf-8")
+    assert "<h2>Sensitivity of each place</h2>" in text
+    assert "relative difference of the outputs" in text
+    redraw(tmp_path / "out")
+    assert (tmp_path / "out" / HTML).read_text(encoding="utf-8") == text
+    path = save_report(result, tmp_path / "r.html", also=[scan])
+    assert "<h2>Sensitivity of each place</h2>" in path.read_text(encoding="utf-8")
+    with pytest.raises(InputError, match="cannot show a str"):
+        save(result, tmp_path / "none", also=["x"])  # type: ignore[list-item]
+    assert not (tmp_path / "none").exists()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,7 +14,12 @@ from torch import Tensor, nn
 from secateur import api
 from secateur.core.attempt import Attempt
 from secateur.core.budget import Params, Sparsity
-from secateur.core.errors import FileError
+from secateur.core.chart import Chart, Mark
+from secateur.core.drawing import Drawing, Edge, Node
+from secateur.core.errors import FileError, InputError
+from secateur.core.frontier import Frontier, Point
+from secateur.core.page import Line, Table
+from secateur.core.panel import Panel
 from secateur.core.result import Result
 from secateur.report.facts import Facts, Part, parts
 from secateur.units import Layer, Weight
@@ -77,7 +83,12 @@ def test_zeros_do_not_count_as_left() -> None:
 def full(result: Result) -> Facts:
     facts = Facts.of(result, "secateur prune x")
     attempts = (Attempt("Drop(points=1)", 0.5, 0.4, quality=0.9), Attempt("Drop(points=1)", 0.3))
-    return Facts(**{**vars(facts), "attempts": attempts, "notes": ("a note",)})
+    page = (Line("x"), Table(("", "n"), (("a", "1"),)))
+    chart = Chart("c", "x", "y", (Mark(1, 2),))
+    drawing = Drawing("d", ("in", "out"), ((Node("a"),), (Node("b"),)), (Edge((0, 0), (1, 0), 2),))
+    panel = Panel("A panel", page, chart, drawing)
+    more = {"attempts": attempts, "notes": ("a note",), "panels": (panel,)}
+    return Facts(**{**vars(facts), **more})
 
 
 def test_round_trip(result: Result) -> None:
@@ -111,6 +122,8 @@ def test_round_trip(result: Result) -> None:
         (lambda v: v.update(seconds={"a": float("nan")}), "JSON"),
         (lambda v: v.update(versions={"a": 1}), "versions"),
         (lambda v: v.update(notes=[{}]), "notes"),
+        (lambda v: v.pop("panels"), "fields"),
+        (lambda v: v.update(panels={}), "panels"),
     ],
 )
 def test_anything_else_is_refused(
@@ -120,6 +133,21 @@ def test_anything_else_is_refused(
     change(value)
     with pytest.raises(FileError, match=match):
         Facts.from_json(json.dumps(value))
+
+
+def test_a_frontier_shows_where_the_result_lies(result: Result) -> None:
+    front = Frontier("Deep", "params", Point(1, 100, 0.9), (Point(0.5, 50, 0.8),))
+    plain = Facts.of(result, also=[front]).panels[0]
+    assert plain.title == "Trade-off"
+    assert plain.chart is not None
+    assert [mark.kind for mark in plain.chart.marks] == ["dense", "best"]
+    judged = replace(result, after=replace(result.after, quality=0.85))
+    panel = Facts.of(judged, also=[front]).panels[0]
+    assert panel.chart is not None
+    assert (panel.chart.marks[-1].x, panel.chart.marks[-1].y) == (result.after.params, 0.85)
+    assert panel.chart.marks[-1].kind == "chosen"
+    with pytest.raises(InputError, match="cannot show a int"):
+        Facts.of(result, also=[3])  # type: ignore[list-item]
 
 
 @pytest.mark.parametrize("text", ["", "[", "3", "[" * 100_000, "{}"])

@@ -5,14 +5,19 @@ from __future__ import annotations
 import re
 from html.parser import HTMLParser
 
+import numpy as np
+
 from secateur.core.attempt import Attempt
+from secateur.core.chart import Chart, Mark
+from secateur.core.drawing import Drawing, Edge, Node
 from secateur.core.measured import Frozen
-from secateur.core.page import Line
+from secateur.core.page import Line, Table
+from secateur.core.panel import Panel, Picture
 from secateur.report.facts import Facts, Part
 from secateur.report.html import document
 
 EVIL = "<script>alert(1)</script>\"'&<img src=x onerror=alert(1)>"
-VOID = {"meta", "rect", "path", "circle"}
+VOID = {"meta", "rect", "circle", "img"}
 
 
 class Reader(HTMLParser):
@@ -61,6 +66,18 @@ def facts(word: str = "name", modules: int = 3) -> Facts:
         seconds={word: 1.5},
         command=word,
         versions={word: word},
+        panels=(panel(word),),
+    )
+
+
+def panel(word: str) -> Panel:
+    nodes = ((Node(word, word), Node(word)), (Node(word),))
+    return Panel(
+        word,
+        (Line(word, title=True), Table((word, word), ((word, word),), frozenset({0, 1}))),
+        Chart(word, word, word, (Mark(1, 1, "dense", label=word), Mark(2, 2, "chosen"))),
+        Drawing(word, (word, word), nodes, (Edge((0, 0), (1, 0), 1.0),)),
+        (Picture.of(word, np.zeros((2, 2), dtype=np.uint8)),),
     )
 
 
@@ -69,16 +86,19 @@ def test_the_verdict_comes_first() -> None:
     heads = [text for text in page.text if text in ("Verdict", "Network", "Search", "Notes")]
     assert heads == ["Verdict", "Network", "Search", "Notes"]
     shown = "".join(page.text)
-    for text in ("100", "50", "net.py:3", "a warning", "name 1.50 s", "meets all goals"):
+    for text in ("100", "50", "net.py:3", "a warning", "name 1.50 s", "chosen"):
         assert text in shown
-    assert [tag for tag, _ in page.tags].count("circle") == 2  # what could not be built is none
+    assert [tag for tag, _ in page.tags].count(
+        "circle"
+    ) == 2 + 2 + 3  # what could not be built is none
 
 
 def test_whatever_a_layer_is_called_is_text() -> None:
     page = Reader(document(facts(EVIL)))
     tags = [tag for tag, _ in page.tags]
     assert tags.count("script") == 1
-    assert "img" not in tags
+    images = [attrs for tag, attrs in page.tags if tag == "img"]
+    assert [image["alt"] for image in images] == [EVIL]
     assert all(not name.startswith("on") for _, attrs in page.tags for name in attrs)
     assert sum(EVIL in text for text in page.text) >= 10
     labels = [attrs.get("aria-label") or "" for tag, attrs in page.tags if tag == "li"]
@@ -87,15 +107,18 @@ def test_whatever_a_layer_is_called_is_text() -> None:
 
 def test_nothing_is_fetched() -> None:
     text = document(facts())
-    assert not re.findall(r"(?:src|href)=|url\(|@import", text)
-    assert re.findall(r"https?://[^\s\"<]+", text) == ["http://www.w3.org/2000/svg"]
+    assert not re.findall(r"href=|url\(|@import", text)
+    sources = re.findall(r'src="([^"]*)"', text)
+    assert len(sources) == 1
+    assert re.fullmatch(r"data:image/png;base64,[A-Za-z0-9+/=]+", sources[0])
+    assert set(re.findall(r"https?://[^\s\"<]+", text)) == {"http://www.w3.org/2000/svg"}
     assert "default-src 'none'" in text
 
 
 def test_it_can_be_read_without_eyes_or_a_mouse() -> None:
     page = Reader(document(facts()))
     tags = [tag for tag, _ in page.tags]
-    assert tags.count("table") == tags.count("caption") == 4
+    assert tags.count("table") == tags.count("caption") == 5
     assert ("html", {"lang": "en"}) in page.tags
     heads = [attrs for tag, attrs in page.tags if tag == "th"]
     assert heads
@@ -117,5 +140,5 @@ def test_empty_sections_are_left_out() -> None:
 
 def test_five_hundred_modules_are_a_small_page() -> None:
     text = document(facts(modules=500))
-    assert [tag for tag, _ in Reader(text).tags].count("li") == 502
+    assert [tag for tag, _ in Reader(text).tags].count("li") == 503
     assert len(text) < 400_000

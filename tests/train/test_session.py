@@ -357,3 +357,17 @@ def test_states_of_other_models_and_forms() -> None:
         sc.attach(fourth, sgd(fourth), RECIPES["dpf"], scope="3").load_state_dict(
             session.state_dict()
         )
+
+
+def test_a_report_shows_the_history() -> None:
+    model = net()
+    optimizer = sgd(model)
+    session = sc.attach(model, optimizer, RECIPES["gmp"])
+    train(model, optimizer, batches(20))
+    panel = session.panel
+    assert panel.chart is not None
+    marks = [(mark.x, mark.y) for mark in panel.chart.marks]
+    assert marks == [(event["step"], 100 * event["sparsity"]) for event in session.events]
+    assert marks[-1][1] == pytest.approx(90, abs=0.1)
+    *_, table = panel.page
+    assert [row[1] for row in table.rows] == [event["kind"] for event in session.events]  # type: ignore[union-attr]

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
+from secateur.core.chart import Chart, Mark
 from secateur.core.errors import FileError
 
 _HINT = "the file was changed or damaged; delete it to search anew"
@@ -82,6 +83,41 @@ class Attempt:
         _check(isinstance(margins, dict), "margins")
         _check(all(isinstance(k, str) and _is_number(v) for k, v in margins.items()), "margins")
         return cls(**value)
+
+
+def tradeoff(attempts: Sequence[Attempt]) -> Chart | None:
+    """Quality, or else latency, over what is left of the cost; None of less than two points.
+
+    Of those that meet all goals the smallest is the one that was chosen.
+
+    Example:
+        >>> tried = [Attempt("g", 1, left, quality=q, accepted=q > 0.8)
+        ...          for left, q in ((0.7, 0.9), (0.5, 0.85), (0.4, 0.7))]
+        >>> [mark.kind for mark in tradeoff(tried).marks]
+        ['best', 'chosen', 'dominated']
+    """
+    for name, label in (("quality", "quality"), ("latency_ms", "latency, ms")):
+        built = [
+            (number, attempt)
+            for number, attempt in enumerate(attempts, 1)
+            if attempt.left is not None and getattr(attempt, name) is not None
+        ]
+        if len(built) < 2:
+            continue
+        fine = [(attempt.left, -number) for number, attempt in built if attempt.accepted]
+        chosen = -min(fine, default=(0, 0))[1]
+        marks = tuple(
+            Mark(
+                100 * attempt.left,  # type: ignore[operator]
+                getattr(attempt, name),
+                "chosen" if number == chosen else "best" if attempt.accepted else "dominated",
+                label=f"try {number}: {attempt.why}",
+                joined=False,
+            )
+            for number, attempt in built
+        )
+        return Chart("What was tried", "left, % of the original", label, marks)
+    return None
 
 
 def _is_number(value: object) -> bool:

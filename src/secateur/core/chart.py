@@ -13,20 +13,22 @@ from xml.sax.saxutils import escape
 
 WIDTH, HEIGHT = 640, 420
 _LEFT, _RIGHT, _TOP, _BOTTOM = 76, 20, 44, 56
-_NAMES = {"dense": "original", "best": "not dominated", "dominated": "dominated"}
-_COLOURS = {"dense": "#d1495b", "best": "#00798c", "dominated": "#9aa5b1"}
+_NAMES = {
+    "dense": "original", "best": "not dominated", "dominated": "dominated", "chosen": "chosen",
+}  # fmt: skip
+_COLOURS = {"dense": "#d1495b", "best": "#00798c", "dominated": "#9aa5b1", "chosen": "#b7630a"}
 
 
 @dataclass(frozen=True)
 class Mark:
-    """One point. kind: "dense" (the original), "best" or "dominated"; error: of y.
+    """One point. kind: "dense" (the original), "best", "dominated" or "chosen"; error: of y.
 
     label: shown when the pointer rests on it. joined: the curve goes through it.
     """
 
     x: float
     y: float
-    kind: Literal["dense", "best", "dominated"] = "best"
+    kind: Literal["dense", "best", "dominated", "chosen"] = "best"
     error: float | None = None
     label: str = ""
     joined: bool = True

@@ -10,6 +10,7 @@ from typing import Any
 from secateur.core.chart import Chart, Mark, svg
 from secateur.core.errors import FileError
 from secateur.core.page import Line, Page, Table, amount, milliseconds, plain, plural
+from secateur.core.panel import Panel
 
 COSTS = {"macs": "MACs", "params": "parameters", "bytes": "bytes", "latency": "milliseconds"}
 
@@ -111,6 +112,11 @@ class Frontier:
         ]
         y_label = "quality (lower is better)" if self.lower_is_better else "quality"
         return Chart(self.name, COSTS[self.cost], y_label, tuple(marks))
+
+    @property
+    def panel(self) -> Panel:
+        """What a report shows."""
+        return Panel("Trade-off", self.page, chart=self.chart)
 
     def plot(self, path: str | Path) -> Path:
         """Write the curve as an SVG file that needs nothing else; returns the path.

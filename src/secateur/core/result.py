@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from math import hypot
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from secateur.core.attempt import Attempt
+from secateur.core import bars, chart
+from secateur.core.attempt import Attempt, tradeoff
+from secateur.core.errors import FileError
 from secateur.core.inspection import Inspection
 from secateur.core.measured import Comparison, Frozen, Latency, Measured, Verification, frozen_lines
 from secateur.core.page import Line, Page, Table, amount, change, html, plain, plural
@@ -84,8 +87,37 @@ class Result:
         return plain(self.page)
 
     def _repr_html_(self) -> str:
-        """The page in a notebook."""
-        return html(self.page)
+        """The page and the picture in a notebook."""
+        return html(self.page) + self.picture
+
+    @property
+    def picture(self) -> str:
+        """The text of an SVG file: the networks that were tried, else what is left of each site."""
+        curve = tradeoff(self.attempts)
+        if curve is not None:
+            names = {"chosen": "chosen", "best": "meets all goals", "dominated": "does not"}
+            return chart.svg(curve, names)
+        found = [bars.Bar(name, s.n, len(s.keep)) for name, s in self.plan.sites.items()]
+        found += [bars.Bar(n, m.numel(), int(m.sum())) for n, m in self.masks.items()]
+        name = "Plan" if self.model is None else type(self.model).__name__
+        return bars.svg(f"{name}: what is left", found)
+
+    def plot(self, path: str | Path) -> Path:
+        """Write the picture as an SVG file that needs nothing else; returns the path.
+
+        Raises:
+            FileError: The path does not end in .svg, or cannot be written.
+        """
+        target = Path(path)
+        if target.suffix.lower() != ".svg":
+            raise FileError(
+                f"{target.name} is not the name of an SVG file", hint="for example result.svg"
+            )
+        try:
+            target.write_text(self.picture, encoding="utf-8")
+        except OSError as error:
+            raise FileError(f"{target.name} cannot be written: {error.strerror}") from error
+        return target
 
     def __repr__(self) -> str:
         """Short: the weights are not printed."""

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from secateur.core.page import Line, Page, Table, plain, plural
+from secateur.core.panel import Panel
 
 METRICS = {
     "quality": "loss of quality",
@@ -92,6 +93,11 @@ class Sensitivity:
             items.append(Line(f"on {plural(self.samples, 'sample')}", "quiet"))
         items += [Line(f"note: {note}", "warn") for note in self.notes]
         return tuple(items)
+
+    @property
+    def panel(self) -> Panel:
+        """What a report shows."""
+        return Panel("Sensitivity of each place", self.page)
 
     def __str__(self) -> str:
         """The page as plain text."""

@@ -17,6 +17,7 @@ from secateur.core.page import Line, Page, amount, change
 from secateur.demo.data import WEIGHTS, digits, trained
 from secateur.demo.net import DigitNet
 from secateur.measure.quality import accuracy
+from secateur.report.artifact import HTML, save
 from secateur.report.tables import Printable, console, show
 from secateur.ship import files
 
@@ -34,7 +35,8 @@ class _Said:
 def main(folder: Path = FOLDER) -> int:
     """Run the demo; returns the exit status.
 
-    Writes `model.safetensors` and `plan.json` into the folder. Takes a few seconds, no network.
+    Writes `model.safetensors`, `plan.json` and the report into the folder. Takes a few seconds, no
+    network.
     """
     out, start = console(), perf_counter()
     try:
@@ -72,7 +74,7 @@ def _story(folder: Path) -> Iterator[Printable]:
         model, example, data=data.images, budget=MACs("25%"), evaluate=held_out, seed=0
     )
     yield result
-    files.save(result, folder)
+    save(result, folder, command="python -m secateur")
     again = files.load(folder, into=DigitNet).eval()
     images = data.held_out_images
     with torch.no_grad():
@@ -83,6 +85,7 @@ def _story(folder: Path) -> Iterator[Printable]:
         Line(""),
         Line(f"file: {sizes}"),
         Line(f"saved: {folder / files.WEIGHTS} and {folder / files.PLAN}"),
+        Line(f"report: {folder / HTML}"),
         Line("loaded back: same outputs, bit for bit", "good")
         if same
         else Line("loaded back: the outputs differ; please report this", "warn"),

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import secrets
+from collections.abc import Iterable
 from pathlib import Path
 
 from torch import nn
 
 from secateur.core.errors import FileError, InputError
+from secateur.core.panel import Shown
 from secateur.core.result import Result
 from secateur.report.facts import MOST, Facts
 from secateur.report.html import document
@@ -19,7 +21,12 @@ HTML = "report.html"
 
 
 def save(
-    result: Result | nn.Module, folder: str | Path, *, sparse: bool = True, command: str = ""
+    result: Result | nn.Module,
+    folder: str | Path,
+    *,
+    sparse: bool = True,
+    command: str = "",
+    also: Iterable[Shown] = (),
 ) -> Path:
     """Write a pruned model and its report into a folder, made if needed; returns the folder.
 
@@ -34,24 +41,29 @@ def save(
         sparse: False: every tensor is stored whole, so that readers which know nothing of Secateur
             find all of them under their names.
         command: What was typed, for the report.
+        also: What else the report shows: what `frontier`, `sensitivity`, `rank_units`, `circuit`
+            and `features` gave, or the session of a training.
 
     Raises:
-        InputError: The model was not pruned, or holds something that is not a dense tensor.
+        InputError: The model was not pruned, or holds something that is not a dense tensor, or
+            something in `also` has nothing to show.
         FileError: The folder cannot be written.
     """
+    facts = Facts.of(result, command, also) if isinstance(result, Result) else None
     folder = files.save(result, folder, sparse=sparse)
     for name in (JSON, HTML):
         with contextlib.suppress(FileNotFoundError):
             (folder / name).unlink()
-    if isinstance(result, Result):
-        facts = Facts.of(result, command)
+    if facts is not None:
         _write(folder / JSON, facts.to_json())
         _write(folder / HTML, document(facts))
     return folder
 
 
-def save_report(result: Result, path: str | Path) -> Path:
+def save_report(result: Result, path: str | Path, *, also: Iterable[Shown] = ()) -> Path:
     """Write the report of a result as one HTML file that needs no other; returns the path.
+
+    also: as for `save`.
 
     Raises:
         InputError: The path does not end in `.html`, or it is no result.
@@ -65,7 +77,7 @@ def save_report(result: Result, path: str | Path) -> Path:
         )
     if path.suffix not in (".html", ".htm"):
         raise InputError(f"a report is HTML, not {path.name!r}", hint='end it in ".html"')
-    return _write(path, document(Facts.of(result)))
+    return _write(path, document(Facts.of(result, also=also)))
 
 
 def redraw(folder: str | Path) -> Path:

@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, fields, replace
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, NoReturn
 
 from secateur.core.attempt import Attempt
-from secateur.core.errors import FileError
+from secateur.core.chart import Mark
+from secateur.core.errors import FileError, InputError
+from secateur.core.frontier import Frontier
 from secateur.core.measured import Frozen
 from secateur.core.page import Line, Table
+from secateur.core.panel import Panel, Shown
 from secateur.core.result import Result
+from secateur.report import panels
 
 KIND = "secateur-report"
 SCHEMA = 1
 MOST = 64 * 2**20
 """Characters of a report that are read at most."""
-_TONES = ("plain", "good", "warn", "quiet")
 _HINT = "the file was changed or damaged; save the result again"
 
 
@@ -38,7 +41,8 @@ class Facts:
     """A result without its model.
 
     verdict: before and after, row by row. lines: what was measured, removed and proven. parts: in
-    the order of the model. command: what was typed, if it was. versions: of what made it.
+    the order of the model. command: what was typed, if it was. versions: of what made it. panels:
+    what else there is to show, such as a frontier or a circuit.
     """
 
     title: str
@@ -53,10 +57,15 @@ class Facts:
     seconds: Mapping[str, float]
     command: str
     versions: Mapping[str, str]
+    panels: tuple[Panel, ...] = ()
 
     @classmethod
-    def of(cls, result: Result, command: str = "") -> Facts:
-        """What there is to say of a result."""
+    def of(cls, result: Result, command: str = "", also: Iterable[Shown] = ()) -> Facts:
+        """What there is to say of a result, and of what else was made of the model.
+
+        Raises:
+            InputError: Something in `also` has nothing to show.
+        """
         (table,) = (item for item in result.verdict if isinstance(item, Table))
         return cls(
             title=type(result.model).__name__,
@@ -71,6 +80,7 @@ class Facts:
             seconds=dict(result.seconds),
             command=command,
             versions={name: _version(name) for name in ("secateur", "torch")},
+            panels=tuple(_panel(item, result) for item in also),
         )
 
     def to_json(self) -> str:
@@ -80,6 +90,7 @@ class Facts:
             name: [asdict(item) for item in value[name]] for name in ("lines", "parts", "frozen")
         }
         value["attempts"] = [attempt.to_dict() for attempt in self.attempts]
+        value["panels"] = [panels.encode(panel) for panel in self.panels]
         return json.dumps({"kind": KIND, "schema": SCHEMA, **value}, indent=1)
 
     @classmethod
@@ -105,6 +116,7 @@ class Facts:
             seconds=_dict(value["seconds"], float, "seconds"),
             command=value["command"],
             versions=_dict(value["versions"], str, "versions"),
+            panels=tuple(map(panels.decode, _list(value["panels"], "panels"))),
         )
 
 
@@ -141,6 +153,24 @@ def parts(result: Result) -> tuple[Part, ...]:
     return tuple(found)
 
 
+def _panel(item: Any, result: Result) -> Panel:
+    """What something shows; in the curve of a frontier the result is a point."""
+    if not isinstance(item, Shown):
+        raise InputError(
+            f"a report cannot show a {type(item).__name__}",
+            hint="give a frontier, a sensitivity, a ranking, a circuit, features or a session",
+        )
+    panel = item.panel
+    if isinstance(item, Frontier) and panel.chart is not None:
+        after, quality = result.after, result.after.quality
+        timed = None if after.latency is None else after.latency.median_ms
+        cost: float | None = timed if item.cost == "latency" else getattr(after, item.cost)
+        if cost is not None and quality is not None:
+            chosen = Mark(cost, quality, "chosen", label="this network", joined=False)
+            panel = replace(panel, chart=replace(panel.chart, marks=(*panel.chart.marks, chosen)))
+    return panel
+
+
 def _version(name: str) -> str:
     try:
         return version(name)
@@ -171,7 +201,7 @@ def _line(value: Any) -> Line:
         isinstance(value, dict)
         and value.keys() == {"text", "tone", "title"}
         and isinstance(value["text"], str)
-        and value["tone"] in _TONES
+        and value["tone"] in panels.TONES
         and isinstance(value["title"], bool),
         "lines",
     )

@@ -6,25 +6,29 @@ import math
 from collections.abc import Iterable, Sequence
 from html import escape
 
-from secateur.core.attempt import Attempt
-from secateur.core.chart import Chart, Mark, svg
-from secateur.core.page import Line, html, milliseconds, plural
+from secateur.core import drawing
+from secateur.core.attempt import Attempt, tradeoff
+from secateur.core.chart import svg
+from secateur.core.page import Line, Table, html, milliseconds, plural
+from secateur.core.panel import Panel
 from secateur.report.facts import Facts, Part
 from secateur.report.theme import SCRIPT, STYLE
 
-_POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
+_POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:"
 
 
 def document(facts: Facts) -> str:
     """The whole file.
 
-    The verdict comes first; then the network, what was tried, what stays and why, repairs, notes.
+    The verdict comes first; then the network, what was tried, what else was made of the model, what
+    stays and why, repairs, notes.
     """
     title = escape(f"{facts.title}, pruned")
     sections = [
         _section("Verdict", _verdict(facts)),
         _section("Network", _network(facts.parts)),
         _section("Search", _search(facts.attempts)),
+        *(_section(panel.title, _panel(panel)) for panel in facts.panels),
         _section("What stays, and why", _frozen(facts)),
         _section("Repairs", _list(facts.repairs)),
         _section("Notes", _list(facts.notes)),
@@ -42,7 +46,7 @@ def document(facts: Facts) -> str:
 
 
 def _section(title: str, content: str) -> str:
-    return f"<section>\n<h2>{title}</h2>\n{content}\n</section>" if content else ""
+    return f"<section>\n<h2>{escape(title)}</h2>\n{content}\n</section>" if content else ""
 
 
 def _verdict(facts: Facts) -> str:
@@ -118,23 +122,39 @@ def _search(attempts: Sequence[Attempt]) -> str:
 
 def _curve(attempts: Sequence[Attempt]) -> str:
     """Quality, or else latency, over what is left of the cost that was turned."""
-    for name, label in (("quality", "quality"), ("latency_ms", "latency, ms")):
-        marks = tuple(
-            Mark(
-                100 * attempt.left,
-                getattr(attempt, name),
-                "best" if attempt.accepted else "dominated",
-                label=f"try {number}: {attempt.why}",
-                joined=False,
-            )
-            for number, attempt in enumerate(attempts, 1)
-            if attempt.left is not None and getattr(attempt, name) is not None
+    chart = tradeoff(attempts)
+    if chart is None:
+        return ""
+    names = {"chosen": "chosen", "best": "meets all goals", "dominated": "does not"}
+    drawn = svg(chart, names=names)
+    return f"<figure>{drawn}<figcaption>Every network tried.</figcaption></figure>\n"
+
+
+def _panel(panel: Panel) -> str:
+    """Pictures first, then words and tables; the page's own title is the first line."""
+    parts = []
+    if panel.chart is not None:
+        parts.append(f'<figure class="wide">{svg(panel.chart)}</figure>')
+    if panel.drawing is not None:
+        drawn = drawing.svg(panel.drawing)
+        parts.append(
+            f'<figure class="wide" tabindex="0" aria-label="{escape(panel.drawing.title)}, drawn">'
+            f"{drawn}<figcaption>Lines are as wide as their weights, blue ones positive, red ones "
+            "negative. Rest on a line or a unit for its numbers.</figcaption></figure>"
         )
-        if len(marks) > 1:
-            chart = Chart("What was tried", "left, % of the original", label, marks)
-            drawn = svg(chart, names={"best": "meets all goals", "dominated": "does not"})
-            return f"<figure>{drawn}<figcaption>Every network tried.</figcaption></figure>\n"
-    return ""
+    for item in panel.page:
+        if isinstance(item, Table):
+            parts.append(_table(item.columns, item.rows, panel.title, item.left))
+        else:
+            parts.append(html([Line(item.text, item.tone)]))
+    if panel.pictures:
+        shown = "".join(
+            f'<li><img src="data:image/png;base64,{picture.png}" alt="{escape(picture.caption)}">'
+            f"<span>{escape(picture.caption)}</span></li>"
+            for picture in panel.pictures
+        )
+        parts.append(f'<ul class="pictures">{shown}</ul>')
+    return "\n".join(parts)
 
 
 def _frozen(facts: Facts) -> str:
@@ -161,15 +181,26 @@ def _list(items: Iterable[str]) -> str:
     return f"<ul>{lines}</ul>" if lines else ""
 
 
-def _table(columns: Sequence[str], rows: Iterable[Sequence[str]], caption: str) -> str:
+def _table(
+    columns: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    caption: str,
+    left: frozenset[int] | None = None,
+) -> str:
+    """left: columns of words, of a table that can be sorted; None: it cannot."""
     head = "".join(f'<th scope="col">{escape(name)}</th>' for name in columns)
     body = "\n".join(
         f'<tr><th scope="row">{escape(first)}</th>'
-        + "".join(f"<td>{escape(cell)}</td>" for cell in rest)
+        + "".join(f"<td{_words(left, k)}>{escape(cell)}</td>" for k, cell in enumerate(rest, 1))
         + "</tr>"
         for first, *rest in rows
     )
+    kind = "" if left is None else ' class="sortable"'
     return (
-        f'<div class="wide"><table><caption>{escape(caption)}</caption><thead><tr>{head}</tr>'
+        f'<div class="wide"><table{kind}><caption>{escape(caption)}</caption><thead><tr>{head}</tr>'
         f"</thead><tbody>\n{body}\n</tbody></table></div>"
     )
+
+
+def _words(left: frozenset[int] | None, column: int) -> str:
+    return ' class="text"' if left and column in left else ""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
 from torch import nn
 
 from secateur.core.errors import FileError, InputError
+from secateur.core.panel import Shown
 from secateur.core.result import Result
 from secateur.report.artifact import HTML, JSON, save
 from secateur.report.card import card
@@ -22,7 +23,12 @@ _Module = TypeVar("_Module", bound=nn.Module)
 
 
 def save_pretrained(
-    result: Result, folder: str | Path, *, repository: str = "", sparse: bool = True
+    result: Result,
+    folder: str | Path,
+    *,
+    repository: str = "",
+    sparse: bool = True,
+    also: Iterable[Shown] = (),
 ) -> Path:
     """As `save`, with a model card (`README.md`) made from the report; returns the folder.
 
@@ -37,7 +43,7 @@ def save_pretrained(
             f"a model card is of a Result, not of a {type(result).__name__}",
             hint="give what sc.prune returned, or use sc.save",
         )
-    folder = save(result, folder, sparse=sparse)
+    folder = save(result, folder, sparse=sparse, also=also)
     try:
         text = card(Facts.of(result), repository)
         (folder / CARD).write_text(text, encoding="utf-8", errors="backslashreplace")

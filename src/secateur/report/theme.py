@@ -31,7 +31,12 @@ th[aria-sort=descending] button::after { content: " \\2193"; }
   background: var(--card); color: var(--ink); border: 1px solid var(--line); border-radius: 4px;
   font-size: .85rem; }
 .net li:hover span, .net li:focus span { display: block; }
+.pictures { display: flex; flex-wrap: wrap; gap: .6rem; list-style: none; padding: 0; }
+.pictures li { width: 7rem; font-size: .75rem; }
+.pictures img { width: 6rem; height: 6rem; object-fit: contain; image-rendering: pixelated;
+  display: block; background: var(--card); border: 1px solid var(--line); }
 figure { margin: 0; } figure svg { max-width: 100%; height: auto; border-radius: 4px; }
+figure.wide svg { min-width: 34rem; }
 pre { background: var(--card); padding: .7rem; overflow-x: auto; border-radius: 4px; }
 @media (max-width: 40rem) { table { min-width: 0; }
   th, td { padding: .2rem .35rem; font-size: .85rem; } }
@@ -51,12 +56,15 @@ for (const table of document.querySelectorAll("table.sortable"))
       head.setAttribute("aria-sort", down ? "descending" : "ascending");
       const value = row => {
         const cell = row.cells[column];
-        return "value" in cell.dataset ? Number(cell.dataset.value) : cell.textContent;
+        if ("value" in cell.dataset) return Number(cell.dataset.value);
+        const text = cell.textContent.trim(), plain = text.replace(/,/g, "").replace(/%$/, "");
+        return plain === "" || isNaN(plain) ? text : Number(plain);
       };
       const body = table.tBodies[0];
       const rows = [...body.rows].sort((a, b) => {
         const x = value(a), y = value(b);
-        return (typeof x === "number" ? x - y : x.localeCompare(y)) * (down ? -1 : 1);
+        const numbers = typeof x === "number" && typeof y === "number";
+        return (numbers ? x - y : String(x).localeCompare(String(y))) * (down ? -1 : 1);
       });
       body.append(...rows);
     });

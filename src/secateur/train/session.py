@@ -12,8 +12,10 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from secateur.core.batches import untouched
+from secateur.core.chart import Chart, Mark
 from secateur.core.errors import FileError, RecipeError
 from secateur.core.page import Line, Page, Table, amount, plain
+from secateur.core.panel import Panel
 from secateur.core.schedule import Adaptive
 from secateur.train.ascent import Ascent
 from secateur.train.held import Held
@@ -24,6 +26,7 @@ from secateur.train.update import Update
 
 ACTIVE: weakref.WeakSet[Session] = weakref.WeakSet()
 """The sessions that are not finished."""
+_FIRST, _LAST = 10, 40  # events that a report lists
 
 
 class Session:
@@ -173,6 +176,24 @@ class Session:
         """The sparsity of every weight."""
         return plain(self.page)
 
+    @property
+    def panel(self) -> Panel:
+        """What a report shows: every weight, the sparsity over time, and what happened when."""
+        marks = tuple(
+            Mark(event["step"], 100 * event["sparsity"], label=f"{event['kind']}", joined=True)
+            for event in self.events
+        )
+        chart = Chart("Sparsity over time", "step", "zero, % of the weights", marks)
+        shown = [*self.events[:_FIRST], *self.events[max(_FIRST, len(self.events) - _LAST) :]]
+        rows = tuple(
+            (f"{event['step']:,}", event["kind"], f"{event['sparsity']:.1%}", _facts(event))
+            for event in shown
+        )
+        heads = ("step", "what", "zero", "")
+        _, *rest = self.page
+        page = (*rest, Table(heads, rows, left=frozenset({1, 3})))
+        return Panel("History of the training", page, chart=chart)
+
     def holds(self, parameter: nn.Parameter) -> bool:
         """Whether this session masks a parameter."""
         return any(item.parameter is parameter for item in self._held)
@@ -257,6 +278,15 @@ class Session:
             handle.remove()
         self._handles = []
         ACTIVE.discard(self)
+
+
+def _facts(event: Mapping[str, Any]) -> str:
+    """What else an event says, in words."""
+    rest = {k: v for k, v in event.items() if k not in ("step", "kind", "sparsity")}
+    return ", ".join(
+        f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}"
+        for key, value in rest.items()
+    )
 
 
 def check_free(parameters: Mapping[str, nn.Parameter]) -> None:
