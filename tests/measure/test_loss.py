@@ -52,6 +52,35 @@ class Wrapped(nn.Module):
         return Output(x[:, :2])
 
 
+class Recurrent(nn.Module):
+    """Gives scores and a state."""
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return x[:, :2], x
+
+
+def test_of_several_outputs_the_default_takes_the_first() -> None:
+    x, y = torch.randn(4, 3), torch.randn(4, 2)
+    found = default_loss(Recurrent(), (x, y))
+    assert torch.equal(found, nn.functional.mse_loss(x[:, :2], y))
+    with pytest.raises(InputError, match="returns a dict"):
+        default_loss(Named(), (x, y))
+
+
+class Named(nn.Module):
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        return {"scores": x}
+
+
+def test_a_loss_of_outputs_gets_them_all() -> None:
+    def both(outputs: Any, targets: Tensor) -> Tensor:
+        return nn.functional.mse_loss(outputs[0], targets) + outputs[1].square().mean()
+
+    x, y = torch.randn(4, 3), torch.randn(4, 2)
+    wanted = nn.functional.mse_loss(x[:, :2], y) + x.square().mean()
+    assert torch.equal(loss_of(both)(Recurrent(), (x, y)), wanted)
+
+
 def test_logits_are_taken_out_of_records() -> None:
     x, y = torch.randn(4, 3), torch.randn(4, 2)
     found = loss_of(nn.MSELoss())(Wrapped(), (x, y))

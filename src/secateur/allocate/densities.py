@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from math import prod
 
 from secateur.core.errors import RecipeError
 from secateur.core.registry import did_you_mean
@@ -36,24 +37,30 @@ def densities(
     if name == "uniform":
         return {site.name: 1 - sparsity for site in sites}
     if name in ("erk", "er"):
-        return _erdos_renyi(sites, 1 - sparsity, kernels=name == "erk")
+        return _scaled(sites, 1 - sparsity, kernels=name == "erk")
     raise RecipeError(
         f"there is no allocation of weights called {name!r}", hint=did_you_mean(str(name), FIXED)
     )
 
 
-def _erdos_renyi(sites: Sequence[WeightSite], density: float, kernels: bool) -> dict[str, float]:
-    """`scale * (sum of sizes) / (product of sizes)`; what would exceed 1 stays whole.
+def erdos_renyi(shapes: Sequence[Sequence[int]]) -> float:
+    """The sum of sizes over their product, or sums of these over several weights; 0 of none.
+
+    What a random bipartite graph keeps of a weight, but for a factor that is the same for all.
+
+    Example:
+        >>> erdos_renyi([(10, 10)]), erdos_renyi([(64, 3, 3, 3)])
+        (0.2, 0.04224537037037037)
+    """
+    return sum(map(sum, shapes)) / max(1, sum(map(prod, shapes)))
+
+
+def _scaled(sites: Sequence[WeightSite], density: float, kernels: bool) -> dict[str, float]:
+    """`scale * erdos_renyi`; what would exceed 1 stays whole.
 
     The sizes are those of the tensor: the inputs of a grouped convolution are those of one group.
     """
-    raw = {}
-    for site in sites:
-        shape = site.shape if kernels else site.shape[:2]
-        size = 1
-        for length in shape:
-            size *= length
-        raw[site.name] = sum(shape) / size
+    raw = {site.name: erdos_renyi([site.shape if kernels else site.shape[:2]]) for site in sites}
     whole: set[str] = set()
     while True:
         rest = [site for site in sites if site.name not in whole]

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import prod
 
 import numpy as np
 
 from secateur.allocate.allocator import allocator
+from secateur.allocate.densities import erdos_renyi
 from secateur.allocate.ladder import Ladder, Vector, nonnegative
 from secateur.core.site import Site
 
@@ -64,7 +64,8 @@ def erk(ladders: Sequence[Ladder]) -> list[Vector]:
     and whatever would exceed 1 stays whole while the others make up for it. What no weight makes
     (blocks) has the mean density.
     """
-    raw = np.array([_density(ladder) for ladder in ladders])
+    shapes = [[shape for member in ladder.members for shape in member.shapes] for ladder in ladders]
+    raw = np.array([erdos_renyi(each) for each in shapes])
     known = raw[raw > 0]
     raw[raw == 0] = known.mean() if len(known) else 1.0
     return [-_from(ladder) / density for ladder, density in zip(ladders, raw, strict=True)]
@@ -114,12 +115,6 @@ def _removed(ladder: Ladder) -> Vector:
     """How many indices every step removes."""
     per_level = sum(member.ratio for member in ladder.members)
     return -np.diff(np.array(ladder.levels[::-1], dtype=np.float64)) * per_level
-
-
-def _density(ladder: Ladder) -> float:
-    """Sizes over products of the weights that make its sites' outputs; 0 if there are none."""
-    shapes = [shape for member in ladder.members for shape in member.shapes]
-    return sum(map(sum, shapes)) / max(1, sum(map(prod, shapes)))
 
 
 def _shares(ladder: Ladder) -> Vector:

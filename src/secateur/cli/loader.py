@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from secateur.cli.arrays import LABEL_KEYS
-from secateur.cli.spec import _attribute, _from_file, _said
+from secateur.cli.spec import attribute, from_file, said
 from secateur.cli.wanted import Wanted, check_finite
 from secateur.core.batches import tensors_in
 from secateur.core.errors import InputError, SecateurError
@@ -27,7 +27,7 @@ def own_batches(
     Raises:
         InputError: The code raises, gives no batches, or batches that do not fit the input.
     """
-    found = _Chance(seed).run(lambda: _attribute(_from_file(path), name, spec), spec)
+    found = _Chance(seed).run(lambda: attribute(from_file(path), name, spec), spec)
     batches = OwnBatches(spec, found, seed)
     first = next(iter(batches))
     _check_rank(first, wanted, spec)
@@ -133,7 +133,7 @@ class _Chance:
         except SecateurError:
             raise
         except Exception as error:
-            raise InputError(f"{doing} failed: {_said(error)}") from error
+            raise InputError(f"{doing} failed: {said(error)}") from error
         finally:
             self.own = self._states()
             self._set(outside)

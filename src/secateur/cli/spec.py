@@ -35,8 +35,8 @@ def build(spec: str) -> nn.Module:
         torch.manual_seed(0)
         if where in _LIBRARIES:
             return _LIBRARIES[where](name)
-        module = _from_file(Path(where)) if where.endswith(".py") else _imported(where)
-        found = _attribute(module, name, spec)
+        module = from_file(Path(where)) if where.endswith(".py") else _imported(where)
+        found = attribute(module, name, spec)
         model = found if isinstance(found, nn.Module) else _guarded(found, f"calling {name}")
     if not isinstance(model, nn.Module):
         raise InputError(
@@ -82,10 +82,11 @@ def _imported(name: str, install: str | None = None) -> Any:
         hint = install or f"the form is {FORMS}"
         raise InputError(f"there is no module {name}", hint=hint) from None
     except Exception as error:
-        raise InputError(f"importing {name} failed: {_said(error)}") from error
+        raise InputError(f"importing {name} failed: {said(error)}") from error
 
 
-def _from_file(path: Path) -> ModuleType:
+def from_file(path: Path) -> ModuleType:
+    """Run a user's Python file as a module, its folder on the path."""
     if not path.is_file():
         raise InputError(f"there is no file {path}")
     path = path.resolve()
@@ -101,7 +102,8 @@ def _from_file(path: Path) -> ModuleType:
     return module
 
 
-def _attribute(module: ModuleType, name: str, spec: str) -> Any:
+def attribute(module: ModuleType, name: str, spec: str) -> Any:
+    """What a dotted name stands for in a module; spec: as it was typed, for the message."""
     found: Any = module
     for part in name.split("."):
         if not hasattr(found, part):
@@ -118,10 +120,11 @@ def _guarded(function: Any, doing: str) -> Any:
     try:
         return function()
     except Exception as error:
-        raise InputError(f"{doing} failed: {_said(error)}") from error
+        raise InputError(f"{doing} failed: {said(error)}") from error
 
 
-def _said(error: BaseException) -> str:
+def said(error: BaseException) -> str:
+    """An error of a user's code in one line, with the line that raised it."""
     return f"{type(error).__name__}: {error}{_line(error)}"
 
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from secateur.core.batches import as_call
 from secateur.core.errors import InputError
+from secateur.measure.watch import logits_of, scores_of
 
 Loss = Callable[[nn.Module, Any], Tensor]
 """`(model, batch) -> scalar`."""
@@ -66,8 +67,9 @@ def _takes_outputs(given: Callable[..., Tensor]) -> bool:
 def default_loss(model: nn.Module, batch: Any) -> Tensor:
     """The loss of a batch `(inputs, …, targets)`, or of a mapping whose model returns a `.loss`.
 
-    Cross-entropy where the targets are integers (classes in dimension 1 of the output, or in the
-    last one when only that fits), mean squared error otherwise.
+    Of several outputs the first one counts. Cross-entropy where the targets are integers (classes
+    in dimension 1 of the output, or in the last one when only that fits), mean squared error
+    otherwise.
     """
     if isinstance(batch, Mapping):
         found = getattr(model(**batch), "loss", None)
@@ -77,10 +79,11 @@ def default_loss(model: nn.Module, batch: Any) -> Tensor:
             "the batch is a mapping and the model's output has no .loss",
             hint="give loss=lambda model, batch: …",
         )
-    output, targets = scored(model, batch)
-    if not isinstance(output, Tensor) or not isinstance(targets, Tensor):
+    found, targets = scored(model, batch)
+    output = scores_of(found)
+    if output is None or not isinstance(targets, Tensor):
         raise InputError(
-            f"the model returns a {type(output).__name__}, for which there is no default loss",
+            f"the model returns a {type(found).__name__}, for which there is no default loss",
             hint="give loss=lambda model, batch: …",
         )
     if targets.is_floating_point():
@@ -106,7 +109,7 @@ def scored(model: nn.Module, batch: Any) -> tuple[Any, Any]:
     *given, targets = batch
     inputs = given[0] if len(given) == 1 else tuple(given)
     output = as_call(model, tuple(inputs) if isinstance(inputs, list) else inputs).run(model)
-    return getattr(output, "logits", output), targets
+    return logits_of(output), targets
 
 
 __all__ = ["Loss", "default_loss", "loss_of", "scored"]

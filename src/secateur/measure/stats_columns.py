@@ -11,34 +11,17 @@ from torch import Tensor, nn
 from secateur.core.batches import Call
 from secateur.core.weight_site import WeightSite
 from secateur.measure.linear import Spec, Use
-from secateur.measure.stats_inputs import Moments, check_finite, same_form, watch
+from secateur.measure.stats_inputs import InputFacts, Moments, check_finite, same_form, watch
 
 _PIECE = 2**22  # elements of im2col rows at a time
-
-
-@dataclass(frozen=True)
-class ColumnPart:
-    """One use of a weight, or of some of its rows: moments `[groups, k]`, float64.
-
-    count: rows seen, which are samples times positions; padding counts, as what the weight reads.
-    """
-
-    spec: Spec
-    count: int
-    mean: Tensor
-    variance: Tensor
-
-    @property
-    def squared(self) -> Tensor:
-        """Sum of squares of every column."""
-        return self.count * (self.variance + self.mean.square())
 
 
 @dataclass(frozen=True)
 class ColumnFacts:
     """The columns of a weight `[out, k]`: what its single entries are multiplied with.
 
-    parts: one, but for packed projections, whose rows may read different inputs.
+    parts: one, but for packed projections, whose rows may read different inputs. Their vectors are
+    `[groups, k]`; padding counts, as what the weight reads.
 
     Example:
         >>> x = torch.tensor([[1.0, 0.0], [3.0, 0.0]])
@@ -48,7 +31,7 @@ class ColumnFacts:
     """
 
     weight: str
-    parts: tuple[ColumnPart, ...]
+    parts: tuple[InputFacts, ...]
 
     def squared(self, site: WeightSite) -> Tensor:
         """Sum of squares, `[out, k]`, or `[1, k]` where all rows read the same."""
@@ -108,10 +91,12 @@ def column_facts(
     return {
         name: ColumnFacts(
             name,
-            tuple(ColumnPart(spec, m.count, m.mean, m.variance) for spec, m in parts.values()),
+            tuple(
+                InputFacts(name, spec, m.count, m.mean, m.variance) for spec, m in parts.values()
+            ),
         )
         for name, parts in found.items()
     }
 
 
-__all__ = ["ColumnFacts", "ColumnPart", "column_facts"]
+__all__ = ["ColumnFacts", "column_facts"]

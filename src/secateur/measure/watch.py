@@ -54,14 +54,17 @@ class Seen:
 
 def scores_of(output: Any) -> Tensor | None:
     """The scores in a model's output: its field `logits`, its first item, or itself."""
-    output = output["logits"] if _has_logits(output) else getattr(output, "logits", output)
+    output = logits_of(output)
     if isinstance(output, (tuple, list)) and output:
         output = output[0]
     return output if isinstance(output, Tensor) else None
 
 
-def _has_logits(output: Any) -> bool:
-    return isinstance(output, Mapping) and "logits" in output
+def logits_of(output: Any) -> Any:
+    """The field `logits` of a model's output, or the output itself, whatever it is."""
+    if isinstance(output, Mapping) and "logits" in output:
+        return output["logits"]
+    return getattr(output, "logits", output)
 
 
 @contextmanager
