@@ -1,0 +1,42 @@
+"""The records of a looping kernel hold every non-zero once, sorted within their row blocks."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from secateur.runtime.emit.stream import stream
+from secateur.runtime.planes import from_linear
+
+
+@pytest.mark.parametrize(("rows", "many"), [(4, 1), (3, 1), (4, 3), (100, 2)])
+def test_records_hold_the_matrix(rows: int, many: int) -> None:
+    rng = np.random.default_rng(0)
+    weight = (rng.standard_normal((11, 20)) * (rng.random((11, 20)) < 0.4)).astype(np.float32)
+    bias = rng.standard_normal(11).astype(np.float32)
+    layer = from_linear(weight, pitch=8, out_pitch=16, bias=bias)
+    block = layer.offsets // 8 * many // 20
+    index, data = stream(layer, block, many, rows)
+    found, biases = np.zeros_like(weight), np.zeros(11)
+    assert index.shape == (many, -(-11 // rows) + 1)
+    for b in range(many):
+        for part in range(index.shape[1] - 1):
+            at, end, lengths = index[b, part] // 4, index[b, part + 1] // 4, []
+            while at < end:
+                row, n = data[at] // 64, data[at + 1]
+                assert part * rows <= row < (part + 1) * rows
+                at += 2
+                if b == 0:
+                    biases[row] = data.view(np.float32)[at]
+                    at += 2
+                pairs = data[at : at + 2 * n].reshape(n, 2)
+                column = pairs[:, 0] // 32
+                assert (np.diff(column) > 0).all()
+                assert (column * many // 20 == b).all()
+                found[row, column] += pairs[:, 1].copy().view(np.float32)
+                lengths.append(n)
+                at += 2 * n
+            assert at == end
+            assert lengths == sorted(lengths)
+    np.testing.assert_array_equal(found, weight)
+    np.testing.assert_array_equal(biases, bias)
