@@ -12,11 +12,13 @@ from importlib.metadata import version as installed_version
 from pathlib import Path
 from typing import Annotated, Any, ParamSpec, TypeVar
 
+import torch
 import typer
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from torch import nn
 
 from secateur import api
+from secateur.api.bench import bench as timed
 from secateur.cli.data import FORMS as DATA
 from secateur.cli.data import load, numbers
 from secateur.cli.inputs import example
@@ -36,6 +38,7 @@ from secateur.report.tables import console, show
 from secateur.ship.export import export as write
 from secateur.ship.files import PLAN, WEIGHTS
 from secateur.ship.files import load as read
+from secateur.ship.peers import PEERS
 from secateur.ship.weights import fit_weights, read_weights
 
 app = typer.Typer(
@@ -203,6 +206,40 @@ def prune(
     journal.close()
     _print(result, as_json)
     _say(f"saved: {out / WEIGHTS}, {out / PLAN} and {out / HTML}")
+
+
+@app.command()
+@_reported
+def bench(
+    spec: Spec,
+    input: Inputs,
+    sparsity: Annotated[
+        str, typer.Option(help="Percentages of zeros, 0,50,80,90,95.")
+    ] = "0,50,80,90,95",
+    engines: Annotated[
+        str, typer.Option(help=f"What to compare with: {', '.join(PEERS)}.")
+    ] = ",".join(PEERS),
+    seconds: Annotated[float, typer.Option(help="That each is timed, at least.")] = 1.0,
+    threads: Annotated[int, typer.Option(help="CPU threads; 0: as many as PyTorch uses.")] = 0,
+    dtype: Dtype = "float32",
+    high: High = 2,
+    weights: Weights = None,
+    as_json: Json = False,
+) -> None:
+    """Time a model with ever more zeros on sparse kernels, beside other engines."""
+    call = example(input, dtype, high)
+    shares = [part / 100 for part in numbers(sparsity)]
+    names = [name.strip() for name in engines.split(",") if name.strip()]
+    with _doing("building"):
+        model = _model(spec, weights).eval()
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(threads or before)
+        with _doing("compiling and timing"):
+            found = timed(model, call, shares, engines=names, min_time=seconds)
+    finally:
+        torch.set_num_threads(before)
+    _print(found, as_json)
 
 
 @app.command()
