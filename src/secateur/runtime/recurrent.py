@@ -21,7 +21,7 @@ from secateur.core.errors import InputError
 from secateur.runtime.formats import fitting, sliced
 from secateur.runtime.kernels import llvm
 from secateur.runtime.kernels.cells import GATES, Sequence, sequence
-from secateur.runtime.kernels.csr import CsrKernel, Tile
+from secateur.runtime.kernels.csr import CsrKernel, Tile, tiles
 from secateur.runtime.kernels.matvec import MatVec
 from secateur.runtime.kernels.transpose import transpose
 from secateur.runtime.machine.parallel import parallel
@@ -141,7 +141,7 @@ class _Layer:
         self.lanes = llvm.host().lanes
         self.padded = -(-self.hidden // self.lanes) * self.lanes
         given = from_linear(weights.w_ih, pitch=_PITCH, bias=weights.b_ih)
-        self.given = CsrKernel(given, Tile(8))
+        self.given = CsrKernel(given, tiles(given, _POSITIONS)[0])
         self._recurrent = sliced(weights.w_hh, 1)  # exact, without what fills rows up
         self._bias = weights.b_hh
 

@@ -31,6 +31,7 @@ _ARGUMENTS = (
 )
 _NEAR = 28 * 1024  # bytes that may stay close to the core: most of a first-level cache
 _LINE = 16  # floats in a cache line
+_FEW = 12  # non-zeros of a row in a block of columns, at least
 _CHEAP = ("none", "relu", "relu6")
 
 
@@ -108,9 +109,12 @@ def tiles(layer: Planes, positions: int = 1 << 20) -> list[Tile]:
     parts = []
     for vectors in dict.fromkeys((min(8, even), even, min(4, even))):
         blocks = min(16, round(_touched(layer, vectors * target.lanes) / _NEAR))
+        # a part of a row takes about as long to begin and to end as a few of its non-zeros
+        blocks = min(blocks, layer.nnz // max(1, layer.rows * _FEW))
         if blocks > 1:
             parts.append(Tile(vectors, blocks))
-    return [*parts[:1], *whole, *parts[1:]]
+    long = bool(parts) and layer.nnz >= 2 * _FEW * layer.rows * parts[0].blocks
+    return [*parts, *whole] if long else [*whole, *parts]
 
 
 def _touched(layer: Planes, floats: int) -> int:
