@@ -14,9 +14,11 @@ from secateur import api
 from secateur.core.budget import Params
 from secateur.core.errors import FileError, InputError
 from secateur.core.result import Result
+from secateur.core.scope import only
 from secateur.report.artifact import HTML, JSON
 from secateur.report.hub import CARD, from_pretrained, push_to_hub, save_pretrained
 from secateur.ship.files import PLAN, WEIGHTS
+from secateur.units import Channel
 
 X = torch.ones(2, 6)
 
@@ -43,6 +45,32 @@ def test_a_folder_with_a_card_loads(result: Result, tmp_path: Path) -> None:
         from_pretrained(tmp_path / "none", into=build)
 
 
+def test_a_model_of_transformers_loads_without_secateur(tmp_path: Path) -> None:
+    transformers = pytest.importorskip("transformers", reason="transformers is not installed")
+    torch.manual_seed(0)
+    config = transformers.LlamaConfig(
+        vocab_size=40, hidden_size=16, intermediate_size=32, num_hidden_layers=2,
+        num_attention_heads=4, num_key_value_heads=4, max_position_embeddings=16,
+    )  # fmt: skip
+    model = transformers.LlamaForCausalLM(config).eval()
+    ids = {"input_ids": torch.randint(0, 40, (2, 7))}
+    result = api.prune(
+        model, ids, unit=Channel(), scope=only("*.mlp.*"), allocate="uniform", latency=False
+    )
+    save_pretrained(result, tmp_path, repository="me/net")
+    loaded = transformers.AutoModelForCausalLM.from_pretrained(tmp_path)
+    assert loaded.config.intermediate_size == 16
+    with torch.no_grad():
+        assert torch.equal(loaded.eval()(**ids).logits, result.model(**ids).logits)
+        again = from_pretrained(tmp_path, into=lambda: transformers.LlamaForCausalLM(config))
+        assert torch.equal(again.eval()(**ids).logits, result.model(**ids).logits)
+    card = (tmp_path / CARD).read_text(encoding="utf-8")
+    assert "model = LlamaForCausalLM.from_pretrained('me/net')" in card
+    uneven = api.prune(model, ids, budget=Params("60%"), latency=False)
+    save_pretrained(uneven, tmp_path)
+    assert not (tmp_path / "config.json").exists()
+
+
 def test_what_is_pushed_comes_back(
     result: Result, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -58,7 +86,8 @@ def test_what_is_pushed_comes_back(
 
         def upload_folder(self, repo_id: str, folder_path: str, **options: Any) -> None:
             for name in options["allow_patterns"]:
-                shutil.copy(Path(folder_path) / name, tmp_path / repo_id)
+                if (Path(folder_path) / name).exists():
+                    shutil.copy(Path(folder_path) / name, tmp_path / repo_id)
 
     def download(name: str, revision: str | None, allow_patterns: list[str]) -> str:
         assert allow_patterns == [WEIGHTS, PLAN]

@@ -9,10 +9,11 @@ from secateur.report.facts import Facts
 _SPECIAL = "\\`*_{}[]<>#|&~$"
 
 
-def card(facts: Facts, repository: str = "") -> str:
+def card(facts: Facts, repository: str = "", *, auto: str = "") -> str:
     """The card in Markdown, with the metadata that the Hub reads.
 
-    repository: for the lines that load the model; a folder if it is not known.
+    repository: for the lines that load the model; a folder if it is not known. auto: the class of
+    the transformers library that loads it as it is.
     """
     rows = [facts.columns, ("---",) * len(facts.columns), *facts.verdict]
     cells = [[cell if n == 1 else text(cell) for cell in row] for n, row in enumerate(rows)]
@@ -26,11 +27,20 @@ def card(facts: Facts, repository: str = "") -> str:
         "```python", "import secateur as sc", "",
         f"model = sc.from_pretrained({name!r}, into=build_model)  # your constructor, unpruned",
         "```", "",
+        *_with_transformers(auto, name),
         *_section("Repairs", facts.repairs), *_section("Notes", facts.notes),
         *_section("Command", [facts.command] if facts.command else []),
         "Made with " + text(", ".join(f"{key} {value}" for key, value in facts.versions.items())),
     ]  # fmt: skip
     return "\n".join(lines) + "\n"
+
+
+def _with_transformers(auto: str, name: str) -> list[str]:
+    if not auto:
+        return []
+    lines = ["```python", f"from transformers import {auto}", ""]
+    lines += [f"model = {auto}.from_pretrained({name!r})", "```", ""]
+    return ["Or without Secateur:", "", *lines]
 
 
 def text(value: str) -> str:

@@ -9,12 +9,14 @@ from typing import Any, TypeVar
 
 from torch import nn
 
+from secateur.core.batches import Call
 from secateur.core.errors import FileError, InputError
 from secateur.core.panel import Shown
 from secateur.core.result import Result
 from secateur.report.artifact import HTML, JSON, save
 from secateur.report.card import card
 from secateur.report.facts import Facts
+from secateur.ship.config import CONFIG, fitted_config, is_packed, write_config
 from secateur.ship.files import PLAN, WEIGHTS, load
 from secateur.train.hosts.library import library
 
@@ -32,6 +34,10 @@ def save_pretrained(
 ) -> Path:
     """As `save`, with a model card (`README.md`) made from the report; returns the folder.
 
+    Of a model of the transformers library that its config can express, such as a decoder whose
+    layers were all cut alike (`allocate="uniform"`), the changed `config.json` is written too, so
+    that `AutoModel.from_pretrained` loads the folder; the plan does in any case.
+
     repository: `user/name`, for the lines in the card that load the model.
 
     Raises:
@@ -45,11 +51,23 @@ def save_pretrained(
         )
     folder = save(result, folder, sparse=sparse, also=also)
     try:
-        text = card(Facts.of(result), repository)
+        auto = _configured(result, folder)
+        text = card(Facts.of(result), repository, auto=auto)
         (folder / CARD).write_text(text, encoding="utf-8", errors="backslashreplace")
     except OSError as error:
         raise FileError(f"{folder / CARD} cannot be written: {error.strerror or error}") from error
     return folder
+
+
+def _configured(result: Result, folder: Path) -> str:
+    """Write `config.json` if that is all that transformers needs; the name of the model's class."""
+    (folder / CONFIG).unlink(missing_ok=True)
+    call = result.plan.example
+    config = fitted_config(result.model, call if isinstance(call, Call) else None)
+    if config is None or is_packed(folder / WEIGHTS):
+        return ""
+    write_config(result.model, config, folder)
+    return type(result.model).__name__
 
 
 def push_to_hub(
@@ -75,7 +93,7 @@ def push_to_hub(
             service.upload_folder(
                 repo_id=repository,
                 folder_path=folder,
-                allow_patterns=[WEIGHTS, PLAN, JSON, HTML, CARD],
+                allow_patterns=[WEIGHTS, PLAN, JSON, HTML, CARD, CONFIG],
                 commit_message="A pruned model",
             )
         except Exception as error:  # the network, the account, the name
