@@ -32,7 +32,9 @@ def test_the_target_is_met_by_those_that_cost_least() -> None:
 
 def test_nothing_and_all_that_is_possible() -> None:
     assert shares([4, 4], 0.0, lambda found: 0.0) == [0.0, 0.0]
-    assert shares([4, 4], 0.99, lambda found: 0.0) == pytest.approx([0.95, 0.95])
+    assert shares([4, 4], 0.99, lambda found: -sum(found)) == pytest.approx([0.99, 0.99])
+    assert shares([4, 4], 0.99, sum) == pytest.approx([0.95, 0.95])
+    assert shares([4, 4], 0.5, lambda found: abs(found[0] - 0.5)) == pytest.approx([0.5, 0.5])
     assert shares([7], 0.5, lambda found: 1 / 0) == pytest.approx([0.5])  # nothing to compare
 
 

@@ -11,9 +11,11 @@ from secateur.adapt.lazy import Lazy
 from secateur.adapt.level import Level
 from secateur.adapt.memory import Memory
 from secateur.adapt.monitor import Monitor
+from secateur.adapt.passing import skip
+from secateur.adapt.skippable import Layers
 from secateur.adapt.vit import Tokens, tokens
 
 __all__ = [
-    "Controller", "Dial", "Event", "Exits", "GatedModel", "Lazy", "Level", "Memory", "Monitor",
-    "Tokens", "activations", "build", "exits", "tokens",
+    "Controller", "Dial", "Event", "Exits", "GatedModel", "Layers", "Lazy", "Level", "Memory",
+    "Monitor", "Tokens", "activations", "build", "exits", "skip", "tokens",
 ]  # fmt: skip

@@ -12,7 +12,7 @@ from secateur.core.errors import UnsupportedModel
 from secateur.recover.blocks import capture, find_blocks, run
 from secateur.recover.distance import distance, outputs
 
-_STEP = 0.05  # of the block's weights, that one decision adds to what is skipped
+_STEP = 0.01  # of the block's weights, that one decision adds to what is skipped
 _MOST = 0.95  # of an input
 
 
@@ -62,7 +62,8 @@ def shares(
     """The share of each input that is skipped, so that `target` of all weights is, greedily.
 
     Starting from nothing, one input after another skips more, always by the same number of
-    weights: the one with which the error is then smallest.
+    weights: the one with which the error is then smallest. Equal shares are taken where these have
+    a smaller error.
 
     Paper: Liu et al., TEAL, ICLR 2025 (algorithm 1).
 
@@ -81,4 +82,5 @@ def shares(
         if not tries:
             break
         found = min(tries, key=error) if len(tries) > 1 else tries[0]
-    return found
+    equal = [target] * len(sizes)
+    return min(found, equal, key=error) if len(sizes) > 1 else found
