@@ -15,8 +15,9 @@ from secateur.engine.graph import Graph, Node
 from secateur.engine.kernels import build, is_flat, names, planes_of
 from secateur.engine.layer import Dense, Layer
 from secateur.engine.layout import Form, Layout, lay_out, tokens
-from secateur.engine.program import Chosen, Parts, PlanesStep
+from secateur.engine.program import Parts
 from secateur.engine.recurrence import Recurrence, Steps
+from secateur.engine.steps import Chosen, PlanesStep
 from secateur.measure.latency_cache import TimeCache
 from secateur.runtime.kernels import llvm
 from secateur.runtime.planes import Planes

@@ -79,7 +79,7 @@ def build(name: str, layer: Layer, planes: Planes) -> Kernel:
     """
     try:
         found = _build(name, layer, planes)
-    except ValueError:
+    except (ValueError, LookupError):
         found = None
     if found is None:
         raise SecateurError(f"kernel {name!a} is not one of this machine")

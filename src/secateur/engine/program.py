@@ -10,30 +10,26 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from secateur.engine import native
+from secateur.engine import attention, native
 from secateur.engine.arena import Arena, Buffer
-from secateur.engine.graph import Graph, Node, Ref, function, refs, substitute
-from secateur.engine.kernels import tasks
+from secateur.engine.graph import Graph, Node, Ref, function, substitute
 from secateur.engine.layer import Dense, Layer
 from secateur.engine.layout import SLACK, Form, Layout, flat, image_size, split_phases, tokens
 from secateur.engine.native import Slot
 from secateur.engine.recurrence import Steps
-from secateur.runtime.machine import parallel
-from secateur.runtime.planes import Kernel
-
-Step = Callable[[list[Any]], None]
-
-
-@dataclass(frozen=True)
-class Chosen:
-    """A layer's kernel, and the non-zeros of each output plane."""
-
-    kernel: Kernel
-    weights: np.ndarray
+from secateur.engine.steps import (
+    Chosen,
+    PlanesStep,
+    Step,
+    anew,
+    arguments,
+    copied,
+    into,
+    split,
+)
 
 
 @dataclass
@@ -116,7 +112,7 @@ class Program:
             self._torch(node, self._parts.through_torch(node.name))
         elif node.op == "recurrence":
             self._torch(node, self._parts.recurrence(node.name))
-        elif not self._native(node):
+        elif not self._native(node) and not self._attend(node):
             self._torch(node, function(node.op))
 
     def _now(self, name: str) -> Any:
@@ -153,16 +149,16 @@ class Program:
         if fixed and any(shared):
             self._values[name] = value
             return
-        given = _arguments(node, self._values)
+        given = arguments(node, self._values)
         if form is not None and _tensor(value):
             buffer = self.arena.take(name, form.floats(value.shape), form)
             target = form.view(buffer.tensor, value.shape)
             target.copy_(value)
             self._values[name] = target
-            self.steps.append((name, _into(run, given, target)))
+            self.steps.append((name, into(run, given, target)))
             return
         slot = self._values[name] = self._slot(value)
-        self.steps.append((name, _anew(run, given, slot.place)))
+        self.steps.append((name, anew(run, given, slot.place)))
 
     def _native(self, node: Node) -> bool:
         """Something for which there is code of our own, if its output is wanted in planes."""
@@ -190,6 +186,31 @@ class Program:
             return False
         self._do(node.name, step)
         self._values[node.name] = target
+        return True
+
+    def _attend(self, node: Node) -> bool:
+        """Attention whose inputs are in our memory, and whose mask is always the same."""
+        if node.op != attention.OP or not all(isinstance(a, Ref) for a in node.args[:3]):
+            return False
+        q, k, v = (self._values[a.name] for a in node.args[:3])
+        if any(isinstance(t, Slot) or self.arena.find(t) is None for t in (q, k, v)):
+            return False
+        given = node.args[3] if len(node.args) > 3 else None
+        mask = self._values[given.name] if isinstance(given, Ref) else None
+        fixed = given is None or given.name in self._constant
+        if not fixed or not attention.usable(node, q, k, v):
+            return False
+        mask = attention.mask_of(node, mask, q, k)
+        if not attention.full(mask):
+            return False
+        batch, heads, length, size = q.shape
+        shape = (batch, length, heads * size)
+        form = tokens(shape)
+        buffer = self.arena.take(node.name, form.floats(shape), form)
+        out = form.view(buffer.tensor, shape).view(batch, length, heads, size).transpose(1, 2)
+        scale = node.kwargs.get("scale") or size**-0.5
+        self._do(node.name, attention.Attention(q, k, v, out, mask, scale))
+        self._values[node.name] = out
         return True
 
     def _planes(self, node: Node) -> None:
@@ -236,7 +257,7 @@ class Program:
             return value, step
         copy = self.arena.take(label, form.floats(value.shape), form)
         target = form.view(copy.tensor, value.shape)
-        self._do(label, _copied(self._values[source], target))
+        self._do(label, copied(self._values[source], target))
         return target, step
 
     def _phases(self, name: str, source: str, layer: Layer, form: Form) -> tuple[Tensor, int]:
@@ -261,49 +282,8 @@ class Program:
             size = (-(-(high - down) // a), -(-(wide - across) // b))
             target = whole[:, i :: len(found), : size[0], : size[1]]
             pairs.append((index, target if value.dim() == 4 else target.squeeze(2)))
-        self._do(f"{name}.x", _split(self._values[source], pairs))
+        self._do(f"{name}.x", split(self._values[source], pairs))
         return whole, shape[1] * form.pitch
-
-
-class PlanesStep:
-    """One kernel over all images, as a table of tasks for each number of threads."""
-
-    def __init__(
-        self,
-        chosen: Chosen,
-        planes: int,
-        positions: int,
-        images: int,
-        starts: tuple[int, int, int],
-        steps: tuple[int, int, int],
-        held: Any,
-    ) -> None:
-        self.chosen, self._held = chosen, held
-        self._size = planes, positions, images
-        self._starts, self._steps = starts, steps
-        self._tables: dict[int, np.ndarray] = {}
-
-    def __call__(self, run: list[Any]) -> None:
-        """Run the kernel on the threads that torch has now."""
-        parallel(self.chosen.kernel.address, self.table(torch.get_num_threads()))
-
-    def table(self, threads: int) -> np.ndarray:
-        """Addresses and ranges, one task a row."""
-        found = self._tables.get(threads)
-        if found is None:
-            planes, positions, images = self._size
-            each = max(1, threads // images)
-            ranges = tasks(self.chosen.kernel, planes, positions, each, self.chosen.weights)
-            rows = []
-            for i in range(images):
-                ahead = [
-                    start + 4 * i * step
-                    for start, step in zip(self._starts, self._steps, strict=True)
-                ]
-                rows += [[*ahead, *limits] for limits in ranges]
-            found = np.array(rows, np.int64).reshape(-1, 7)
-            self._tables[threads] = found
-        return found
 
 
 def _lies(value: Tensor, form: Form, buffer: Buffer) -> bool:
@@ -331,66 +311,3 @@ def _tensors(value: Any) -> list[Tensor]:
     if isinstance(value, (list, tuple)):
         return [t for item in value for t in _tensors(item)]
     return [value] if isinstance(value, Tensor) else []
-
-
-def _arguments(node: Node, values: Mapping[str, Any]) -> Callable[[list[Any]], tuple[Any, Any]]:
-    """What gives a node's arguments in a run."""
-    args, kwargs = substitute((tuple(node.args), dict(node.kwargs)), lambda n: values[n])
-    if not any(isinstance(values[n], Slot) for n in node.refs):
-        return lambda run: (args, kwargs)
-    flat = all(not isinstance(a, (list, tuple)) for a in args) and not list(refs(node.kwargs))
-    if flat:
-        places = [(i, a.place) for i, a in enumerate(args) if isinstance(a, Slot)]
-
-        def few(run: list[Any]) -> tuple[Any, Any]:
-            now = list(args)
-            for i, place in places:
-                now[i] = run[place]
-            return now, kwargs
-
-        return few
-    known = {n: values[n] for n in node.refs}
-
-    def all_of(run: list[Any]) -> tuple[Any, Any]:
-        def at(name: str) -> Any:
-            value = known[name]
-            return run[value.place] if isinstance(value, Slot) else value
-
-        return substitute((tuple(node.args), dict(node.kwargs)), at)
-
-    return all_of
-
-
-def _into(run: Callable[..., Any], given: Callable[[list[Any]], Any], target: Tensor) -> Step:
-    def step(now: list[Any]) -> None:
-        args, kwargs = given(now)
-        target.copy_(run(*args, **kwargs))
-
-    return step
-
-
-def _anew(run: Callable[..., Any], given: Callable[[list[Any]], Any], place: int) -> Step:
-    def step(now: list[Any]) -> None:
-        args, kwargs = given(now)
-        now[place] = run(*args, **kwargs)
-
-    return step
-
-
-def _copied(source: Any, target: Tensor) -> Step:
-    if isinstance(source, Slot):
-        return lambda run: _nothing(target.copy_(run[source.place]))
-    return lambda run: _nothing(target.copy_(source))
-
-
-def _split(source: Any, pairs: list[tuple[Any, Tensor]]) -> Step:
-    def step(run: list[Any]) -> None:
-        value = run[source.place] if isinstance(source, Slot) else source
-        for index, target in pairs:
-            target.copy_(value[index])
-
-    return step
-
-
-def _nothing(value: object) -> None:
-    return None

@@ -1,0 +1,138 @@
+"""What a program does in every run, one thing at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from secateur.engine.graph import Node, refs, substitute
+from secateur.engine.kernels import tasks
+from secateur.engine.native import Slot
+from secateur.runtime.machine import parallel
+from secateur.runtime.planes import Kernel
+
+Step = Callable[[list[Any]], None]
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """A layer's kernel, and the non-zeros of each output plane."""
+
+    kernel: Kernel
+    weights: np.ndarray
+
+
+class PlanesStep:
+    """One kernel over all images, as a table of tasks for each number of threads."""
+
+    def __init__(
+        self,
+        chosen: Chosen,
+        planes: int,
+        positions: int,
+        images: int,
+        starts: tuple[int, int, int],
+        steps: tuple[int, int, int],
+        held: Any,
+    ) -> None:
+        self.chosen, self._held = chosen, held
+        self._size = planes, positions, images
+        self._starts, self._steps = starts, steps
+        self._tables: dict[int, np.ndarray] = {}
+
+    def __call__(self, run: list[Any]) -> None:
+        """Run the kernel on the threads that torch has now."""
+        parallel(self.chosen.kernel.address, self.table(torch.get_num_threads()))
+
+    def table(self, threads: int) -> np.ndarray:
+        """Addresses and ranges, one task a row."""
+        found = self._tables.get(threads)
+        if found is None:
+            planes, positions, images = self._size
+            each = max(1, threads // images)
+            ranges = tasks(self.chosen.kernel, planes, positions, each, self.chosen.weights)
+            rows = []
+            for i in range(images):
+                ahead = [
+                    start + 4 * i * step
+                    for start, step in zip(self._starts, self._steps, strict=True)
+                ]
+                rows += [[*ahead, *limits] for limits in ranges]
+            found = np.array(rows, np.int64).reshape(-1, 7)
+            self._tables[threads] = found
+        return found
+
+
+def arguments(node: Node, values: Mapping[str, Any]) -> Callable[[list[Any]], tuple[Any, Any]]:
+    """What gives a node's arguments in a run."""
+    args, kwargs = substitute((tuple(node.args), dict(node.kwargs)), lambda n: values[n])
+    if not any(isinstance(values[n], Slot) for n in node.refs):
+        return lambda run: (args, kwargs)
+    flat = all(not isinstance(a, (list, tuple)) for a in args) and not list(refs(node.kwargs))
+    if flat:
+        places = [(i, a.place) for i, a in enumerate(args) if isinstance(a, Slot)]
+
+        def few(run: list[Any]) -> tuple[Any, Any]:
+            now = list(args)
+            for i, place in places:
+                now[i] = run[place]
+            return now, kwargs
+
+        return few
+    known = {n: values[n] for n in node.refs}
+
+    def all_of(run: list[Any]) -> tuple[Any, Any]:
+        def at(name: str) -> Any:
+            value = known[name]
+            return run[value.place] if isinstance(value, Slot) else value
+
+        return substitute((tuple(node.args), dict(node.kwargs)), at)
+
+    return all_of
+
+
+def into(run: Callable[..., Any], given: Callable[[list[Any]], Any], target: Tensor) -> Step:
+    """Run something of torch, and copy what it gives."""
+
+    def step(now: list[Any]) -> None:
+        args, kwargs = given(now)
+        target.copy_(run(*args, **kwargs))
+
+    return step
+
+
+def anew(run: Callable[..., Any], given: Callable[[list[Any]], Any], place: int) -> Step:
+    """Run something of torch, and keep what it gives until the run ends."""
+
+    def step(now: list[Any]) -> None:
+        args, kwargs = given(now)
+        now[place] = run(*args, **kwargs)
+
+    return step
+
+
+def copied(source: Any, target: Tensor) -> Step:
+    """Copy a value."""
+    if isinstance(source, Slot):
+        return lambda run: _nothing(target.copy_(run[source.place]))
+    return lambda run: _nothing(target.copy_(source))
+
+
+def split(source: Any, pairs: list[tuple[Any, Tensor]]) -> Step:
+    """Copy parts of a value: index and target of each."""
+
+    def step(run: list[Any]) -> None:
+        value = run[source.place] if isinstance(source, Slot) else source
+        for index, target in pairs:
+            target.copy_(value[index])
+
+    return step
+
+
+def _nothing(value: object) -> None:
+    return None

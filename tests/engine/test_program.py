@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from secateur.core.batches import as_call
+from secateur.engine.capture import capture
+from secateur.engine.decide import Decision, assemble
+from secateur.engine.fast import shapes_of
+from secateur.engine.fuse import fuse
+from secateur.engine.program import Program
+
+pytest.importorskip("llvmlite", reason="kernels need llvmlite")
+
+
+def program(net: nn.Module, x: Tensor, kernel: str = "llvm-csr 2/1") -> Program:
+    graph = fuse(capture(net.eval(), as_call(net, x)))
+    decisions = {name: Decision(kernel, 1, 1) for name in graph.layers}
+    return Program(assemble(graph, shapes_of(graph, [x]), decisions), [x])
+
+
+class Branches(nn.Module):
+    """Parts, joins, views and outputs of every kind."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.c = (
+            nn.Conv2d(4, 8, 1),
+            nn.Conv2d(4, 8, 3, padding=1),
+            nn.Conv2d(8, 8, 1),
+        )
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        y = self.a(x)
+        first, second = y.split(4, 1)
+        z = torch.cat([self.b(first), self.b(second * 2)], 1)[:, ::2]
+        return z, y, self.c(y).amax((2, 3)), x.flatten(2)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kernel", ["llvm-csr 2/1", "torch"])
+def test_branches(kernel: str) -> None:
+    net, x = Branches(), torch.randn(2, 4, 6, 7)
+    run = program(net, x, kernel)
+    for _ in range(2):
+        x = torch.randn(2, 4, 6, 7)
+        out, wanted = run([x]), net(x)
+        for ours, theirs in zip(out, wanted, strict=True):
+            assert torch.allclose(ours, theirs, atol=1e-5)
+        assert all(not any(b.holds(t) for b in run.arena.buffers) for t in out)
+
+
+class Noise(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(8, 8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(x) + torch.rand(8)
+
+
+@torch.no_grad()
+def test_random_numbers_are_drawn_in_every_run() -> None:
+    x = torch.randn(16, 8)
+    run = program(Noise(), x)
+    assert not torch.equal(run([x])[0], run([x])[0])
+
+
+class Chain(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(*[nn.Conv2d(4, 4, 3, padding=1) for _ in range(8)])
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layers(x)
+
+
+@torch.no_grad()
+def test_a_chain_needs_two_buffers() -> None:
+    net, x = Chain(), torch.randn(1, 4, 9, 9)
+    run = program(net, x)
+    assert torch.allclose(run([x])[0], net(x), atol=1e-6)
+    assert len(run.arena.buffers) <= 3
