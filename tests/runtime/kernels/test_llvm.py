@@ -79,13 +79,20 @@ def test_a_folder_that_cannot_be_used_is_no_error(tmp_path: Path) -> None:
     assert fresh(TEXT % 5, blocked) == 5
 
 
-def test_a_function_is_bound_to_a_context() -> None:
-    text = "define void @put(ptr %context, i64 %n) {\n  store i64 %n, ptr %context\n  ret void\n}"
+@pytest.mark.parametrize("instruction_set", ["this", "another"])
+def test_a_function_is_bound_to_a_context(
+    instruction_set: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if instruction_set == "another":  # then LLVM writes the jump
+        monkeypatch.setattr(llvm, "machine", lambda: "another")
+    text = (
+        "define void @put(ptr nest %context, i64 %n) {\n  store i64 %n, ptr %context\n  ret void\n}"
+    )
     places = [(ctypes.c_int64 * 1)() for _ in range(2)]
     address = llvm.load(text, folder=None).address("put")
     for i, place in enumerate(places):
         bound = llvm.bind(["i64 n"], address, ctypes.addressof(place))
-        ctypes.CFUNCTYPE(None, ctypes.c_int64)(bound.address("bound"))(i + 5)
+        ctypes.CFUNCTYPE(None, ctypes.c_int64)(bound.address)(i + 5)
     assert [place[0] for place in places] == [5, 6]
 
 

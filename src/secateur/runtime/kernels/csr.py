@@ -83,7 +83,7 @@ class CsrKernel:
         self.bytes = sum(array.nbytes for array in self._held) + self._context.nbytes
         thunk = llvm.bind(_ARGUMENTS, code.address(_NAME), self._context.ctypes.data)
         self._code = (code, thunk)
-        self.address = thunk.address("bound")
+        self.address = thunk.address
         self._call = CALL(self.address)
 
     def __call__(
@@ -144,7 +144,7 @@ def _blocked(layer: Planes, blocks: int) -> tuple[np.ndarray, np.ndarray]:
 
 def source(layer: Planes, tile: Tile, target: llvm.Target) -> str:
     """The text of the kernel that a layer needs; layers of the same kind share it."""
-    f = Function(_NAME, ["ptr context", *_ARGUMENTS], lanes=target.lanes, fused=target.fused)
+    f = Function(_NAME, ["ptr nest context", *_ARGUMENTS], lanes=target.lanes, fused=target.fused)
     writer = _Writer(f, layer, target.registers)
     writer.write(tile)
     return f.text()

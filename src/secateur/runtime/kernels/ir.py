@@ -22,6 +22,17 @@ def number(value: float) -> str:
     return f"0x{struct.unpack('<Q', struct.pack('<d', single))[0]:016X}"
 
 
+def declared(argument: str) -> str:
+    """An argument as a definition has it.
+
+    Example:
+        >>> declared("ptr nest context")
+        'ptr nest %context'
+    """
+    kind, name = argument.rsplit(" ", 1)
+    return f"{kind} %{name}"
+
+
 @dataclass
 class Loop:
     """One loop being written: `index`, the values that it carries, and what they become."""
@@ -57,7 +68,7 @@ class Function:
         self.lanes = lanes
         self.fused = fused
         self.vector = f"<{lanes} x float>"
-        self._arguments = [" %".join(argument.split()) for argument in arguments]
+        self._arguments = [declared(argument) for argument in arguments]
         self._lines = ["entry:"]
         self._block = "entry"
         self._count = 0

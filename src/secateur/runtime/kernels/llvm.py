@@ -12,7 +12,7 @@ import os
 import tempfile
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from threading import Lock
@@ -20,6 +20,9 @@ from typing import Any
 
 from secateur.core.cache import cache_folder
 from secateur.core.errors import UnsupportedModel
+from secateur.runtime.kernels.ir import declared
+from secateur.runtime.machine.memory import Code as MachineCode
+from secateur.runtime.machine.memory import machine
 
 _VERSION = b"secateur code 1\n"
 _LOCK = Lock()
@@ -206,13 +209,26 @@ def _write(path: Path | None, code: bytes) -> None:
                 Path(temporary).unlink()
 
 
-def bind(arguments: Sequence[str], address: int, context: int) -> Code:
-    """`bound(arguments)`, which calls the function at an address with a context put in front.
+@dataclass(frozen=True)
+class Bound:
+    """A function with its context: `address` is good for as long as this object lives."""
 
-    arguments: as LLVM writes them: `["ptr x", "i64 n"]`.
+    address: int
+    held: Any = field(repr=False)
+
+
+def bind(arguments: Sequence[str], address: int, context: int) -> Bound:
+    """A function of `arguments` that calls the one at an address with a context as well.
+
+    arguments: as LLVM writes them: `["ptr x", "i64 n"]`. The function takes the context as its
+    first argument, declared `ptr nest`: in a register of its own, so that all others stay.
     """
-    named = ", ".join(" %".join(argument.split()) for argument in arguments)
-    given = f"ptr inttoptr (i64 {context} to ptr), {named}"
+    if machine() == "x86-64":  # mov r10, context; mov rax, address; jmp rax
+        jump = b"\x49\xba%b\x48\xb8%b\xff\xe0"
+        code = MachineCode(jump % (context.to_bytes(8, "little"), address.to_bytes(8, "little")))
+        return Bound(code.address, code)
+    named = ", ".join(declared(argument) for argument in arguments)
+    given = f"ptr nest inttoptr (i64 {context} to ptr), {named}"
     text = (
         f"define void @bound({named}) {{\n"
         f"  tail call void inttoptr (i64 {address} to ptr)({given})\n"
@@ -220,4 +236,5 @@ def bind(arguments: Sequence[str], address: int, context: int) -> Code:
     )
     target = host()
     with _LOCK:
-        return _link(compile_object(text, target), target)
+        loaded = _link(compile_object(text, target), target)
+    return Bound(loaded.address("bound"), loaded)

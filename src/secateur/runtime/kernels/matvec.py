@@ -68,7 +68,7 @@ class MatVec:
         self.bytes = sum(array.nbytes for array in self._held) + self._context.nbytes
         thunk = llvm.bind(ARGUMENTS, code.address(_NAME), self._context.ctypes.data)
         self._code = (code, thunk)
-        self.address = thunk.address("bound")
+        self.address = thunk.address
         self._call = CALL(self.address)
 
     def __call__(
@@ -92,7 +92,7 @@ def source(packed: Packed, activation: str, residual: bool, target: llvm.Target)
     width = min(lanes, target.lanes)
     if lanes % width:
         raise InputError(f"groups of {lanes} rows do not fit vectors of {width}")
-    f = Function(_NAME, ["ptr context", *ARGUMENTS], lanes=width, fused=target.fused)
+    f = Function(_NAME, ["ptr nest context", *ARGUMENTS], lanes=width, fused=target.fused)
     _Writer(f, packed, activation, residual).write()
     return f.text()
 
