@@ -31,7 +31,8 @@ class Block:
     """A fenced block of a page.
 
     mark: the comment on the line before it: `slow`, `needs NAME, NAME`, `slow; needs NAME`,
-    `skip: why`, or nothing. start: where its text starts in the page. line: of its first line.
+    `skip: why`, or nothing; of output, `differs: why`. start: where its text starts in the page.
+    line: the number of its first line.
     """
 
     kind: str
