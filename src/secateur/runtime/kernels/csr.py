@@ -173,54 +173,47 @@ class _Writer:
         for size in sizes:
             with self.f.loop(begin, "%end", size * self.f.lanes) as position:
                 if tile.blocks == 1:
-                    self._planes(position.index, size, None)
+                    self._planes(position.index, size, 0, first=True, last=True)
                 else:
-                    with self.f.loop(0, self.blocks) as block:
-                        self._planes(position.index, size, block.index)
+                    final = self.f.integer("sub", self.blocks, 1)
+                    self._planes(position.index, size, 0, first=True, last=False)
+                    with self.f.loop(1, final) as block:
+                        self._planes(position.index, size, block.index, first=False, last=False)
+                    self._planes(position.index, size, final, first=False, last=True)
             begin = position.index
 
-    def _planes(self, position: str, size: int, block: str | None) -> None:
+    def _planes(
+        self, position: str, size: int, block: str | int, *, first: bool, last: bool
+    ) -> None:
         """All planes of the range, for one tile of positions and one block of columns."""
         f = self.f
         x = f.at("%x", position)
-        skipped = 0 if block is None else f.integer("mul", block, self.rows)
+        skipped = f.integer("mul", block, self.rows)
         with f.loop("%first", "%last") as row:
             place = f.integer("add", skipped, row.index)
             start = f.read(self.indptr, place)
             stop = f.read(self.indptr, f.integer("add", place, 1))
             here = f.integer("add", f.integer("mul", row.index, self.pitch), position)
             outputs = self._along(f.at("%y", here), size)
-            sums = self._start(row.index, here, outputs, block)
+            # the first block starts from the bias, the others from what is in the output
+            sums = self._start(row.index, here, size) if first else [f.load(y) for y in outputs]
             sums = self._sum(x, start, stop, sums)
-            if block is None:
+            if last:
                 self._finish(position, outputs, sums)
             else:
-                for value, place in zip(sums, outputs, strict=True):
-                    f.store(value, place)
-                with f.when(f.integer("icmp eq", f.integer("add", block, 1), self.blocks)):
-                    self._finish(position, outputs, [f.load(place) for place in outputs])
+                for value, y in zip(sums, outputs, strict=True):
+                    f.store(value, y)
 
     def _along(self, pointer: str, size: int) -> list[str]:
         return [self.f.at(pointer, i * self.f.lanes) for i in range(size)]
 
-    def _start(self, row: str, here: str, outputs: Sequence[str], block: str | None) -> list[str]:
-        """What sums start from: bias and residual, or what the blocks before gave."""
+    def _start(self, row: str, here: str, size: int) -> list[str]:
+        """What sums start from: bias and residual."""
         f = self.f
-        if block is not None:
-            # the first block reads its own bias; the others what is in the output
-            return self._start_block(row, here, outputs, block)
         bias = f.broadcast(f.at(self.bias, row))
         if not self.residual:
-            return [bias] * len(outputs)
-        places = self._along(f.at("%residual", here), len(outputs))
-        return [f.add(bias, f.load(place)) for place in places]
-
-    def _start_block(self, row: str, here: str, outputs: Sequence[str], block: str) -> list[str]:
-        f = self.f
-        with f.when(f.integer("icmp eq", block, 0)):
-            for value, place in zip(self._start(row, here, outputs, None), outputs, strict=True):
-                f.store(value, place)
-        return [f.load(place) for place in outputs]
+            return [bias] * size
+        return [f.add(bias, f.load(place)) for place in self._along(f.at("%residual", here), size)]
 
     def _sum(self, x: str, start: str, stop: str, sums: Sequence[str]) -> list[str]:
         """Add up the non-zeros of a row, several at a time into sums of their own."""
