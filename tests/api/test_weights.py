@@ -114,6 +114,18 @@ def test_a_drop_is_searched_for(net: nn.Sequential, images: Tensor) -> None:
     assert result.quality.worse() <= 0.1 and result.after.params < 0.6 * result.before.params
 
 
+def test_cycles_end_where_the_quality_does(net: nn.Sequential, images: Tensor) -> None:
+    net.eval()
+    labels = net(images).argmax(1)
+    result = sc.prune(
+        net, images[:1], unit=sc.Weight(), budget=sc.Drop(points=20), schedule=sc.Steps(4),
+        evaluate=lambda model: (model(images).argmax(1) == labels).float(), **FAST,
+    )  # fmt: skip
+    assert result.attempts[0].accepted
+    assert result.after.params < result.before.params
+    assert result.after.bytes == result.before.bytes
+
+
 def test_saving_and_loading_gives_the_same_network(
     net: nn.Sequential, images: Tensor, tmp_path: Path
 ) -> None:

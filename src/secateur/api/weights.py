@@ -146,7 +146,7 @@ def prune_weights(
         found = cycles(
             lambda small, taught: given.shop(small, call, in_place=False, dense=taught.teacher),
             shop, given.budget, given.schedule, evaluate=evaluate, judge=judge,
-            seed=given.seed, resume=resume, on_cycle=on_trial,
+            cost="params", seed=given.seed, resume=resume, on_cycle=on_trial,
         )  # fmt: skip
     else:
         found = search(

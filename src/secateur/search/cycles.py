@@ -81,6 +81,7 @@ def cycles(
     *,
     evaluate: Evaluate | None = None,
     judge: Judge | None = None,
+    cost: str | None = None,
     seed: int = 0,
     resume: Iterable[Attempt] = (),
     on_cycle: Callable[[Attempt], None] | None = None,
@@ -99,6 +100,8 @@ def cycles(
         budget: As of `search`.
         schedule: The fractions.
         evaluate: For goals of quality.
+        cost: What goes down to a tenth where nothing is counted; by default MACs, where there are
+            some, else parameters.
         judge: Reads the quality after every cycle where the budget asks for none.
         seed: As of `search`.
         resume: Must be empty: a cycle starts from a network, not from a record.
@@ -112,7 +115,7 @@ def cycles(
             "the cycles of a schedule are not resumed from records",
             hint="give the trainings in recover= a checkpoint= folder",
         )
-    return _Cycles(prepare, first, budget, schedule, evaluate, judge, seed, on_cycle).run()
+    return _Cycles(prepare, first, budget, schedule, evaluate, judge, cost, seed, on_cycle).run()
 
 
 class _Cycles:
@@ -126,6 +129,7 @@ class _Cycles:
         schedule: Steps,
         evaluate: Evaluate | None,
         judge: Judge | None,
+        cost: str | None,
         seed: int,
         on_cycle: Callable[[Attempt], None] | None,
     ) -> None:
@@ -134,7 +138,7 @@ class _Cycles:
         self.judge, self.on_cycle = judge, on_cycle or (lambda attempt: None)
         self.original = first.model
         self.start, self.units = first.before, first.units
-        self.cost = "macs" if self.start.macs else "params"
+        self.cost = cost or ("macs" if self.start.macs else "params")
         limits = [part.kind for part in counted(budget) if isinstance(part, Limit)]
         self.shown = limits[0] if limits else self.cost
         self.gauge: Gauge | None = None
