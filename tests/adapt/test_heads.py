@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from secateur.adapt.heads import Head, confidence, fit_head, pool, thresholds
+from secateur.adapt.heads import Head, confidence, fit_finest, fit_head, look, pool, thresholds
 
 
 def test_a_linear_truth_is_found() -> None:
@@ -28,6 +28,19 @@ def test_pooling_is_means_and_deviations() -> None:
     assert torch.allclose(pool(x), wanted, atol=1e-6)
     tokens = torch.randn(4, 7, 3)
     assert torch.allclose(pool(tokens)[:, :3], tokens.mean(1))
+
+
+def test_where_something_is_can_be_seen() -> None:
+    x = torch.zeros(300, 2, 8, 8)
+    corner = torch.randint(4, (300,))
+    for k, place in enumerate(corner.tolist()):
+        x[k, 0, 4 * (place // 2), 4 * (place % 2)] = 1.0
+    wanted = torch.nn.functional.one_hot(corner, 4).float()
+    fine = fit_finest(look(x), wanted, 4)
+    assert fine.fine and bool((fine(x).argmax(1) == corner).all())
+    plain = torch.randn(60, 3)  # no map: there is nothing finer
+    few = fit_finest(look(plain), plain[:, :1], 3)
+    assert not few.fine and few(plain).shape == (60, 1)
 
 
 def test_confidence_of_one_class_and_of_many() -> None:

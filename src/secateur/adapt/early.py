@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from secateur.adapt.depths import depths
 from secateur.adapt.exiting import Exits, first, stops, visiting
-from secateur.adapt.heads import confidence, fit_head, pool, thresholds
+from secateur.adapt.heads import confidence, fit_finest, look, pool, thresholds
 from secateur.adapt.next_token import NextToken, is_decoder, layers_of, token_heads
 from secateur.adapt.promise import last_safe, least_samples
 from secateur.core.batches import Call, check_model, untouched
@@ -35,11 +35,12 @@ def exits(
 ) -> Exits:
     """Let easy inputs leave a classifier early, with a promise to agree with the whole network.
 
-    At each depth a linear head learns the network's own outputs by ridge regression, without
-    labels. Two fifths of the data fit the heads, one fifth chooses thresholds of confidence, and on
-    the other two fifths the promise is tested: with probability `1 - delta` over these, the class
-    is the whole network's on at least a share `guarantee` of new inputs that are like the data.
-    Where the data cannot support it, inputs leave later, or never.
+    At each depth a linear head on means and deviations (of maps also the means of a few parts)
+    learns the network's own outputs by ridge regression, without labels. Two fifths of the data fit
+    the heads, one fifth chooses thresholds of confidence, and on the other two fifths the promise
+    is tested: with probability `1 - delta` over these, the class is the whole network's on at least
+    a share `guarantee` of new inputs that are like the data. Where the data cannot support it,
+    inputs leave later, or never.
 
     A language model with outputs `[n, tokens, words]` becomes a classifier of the next word, with
     outputs `[n, words]`: heads are its own last norm and head, behind a matrix that is fitted to
@@ -94,8 +95,11 @@ def exits(
     else:
         names = names or depths(model, calls[0])
         stops(dense, names)
-        features, wanted = _observe(dense, names, [pool] * len(names), fit)
-        heads = [fit_head(x, wanted) for x in features]
+        features, wanted = _observe(dense, names, [look] * len(names), fit)
+        coarse = _observe(dense, names, [pool] * len(names), fit[:1])[0]
+        heads = [
+            fit_finest(x, wanted, few.shape[1]) for x, few in zip(features, coarse, strict=True)
+        ]
     risks = [risk for risk in _RISKS if risk <= 4 * (1 - guarantee)]
     table = thresholds(*_judged(dense, names, heads, tuning), risks)
     tested = _judged(dense, names, heads, testing)

@@ -12,19 +12,24 @@ _STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 """Ridge strengths that are tried, in units of a standardised feature's variance."""
 
 
+_GRIDS = (4, 3, 2)
+_MOST = 1024  # means of a grid
+
+
 class Head(nn.Module):
     """Means and deviations over positions, and a linear layer.
 
     Of maps `[n, c, h, w]` positions are the last dimensions, of tokens `[n, t, c]` the second.
+    fine: of maps it also sees the means of a few parts of the map.
     """
 
-    def __init__(self, linear: nn.Linear) -> None:
+    def __init__(self, linear: nn.Linear, fine: bool = False) -> None:
         super().__init__()
-        self.linear = linear
+        self.linear, self.fine = linear, fine
 
     def read(self, x: Tensor) -> Tensor:
         """What the head looks at, `[n, k]`."""
-        return pool(x)
+        return look(x) if self.fine else pool(x)
 
     def of(self, features: Tensor) -> Tensor:
         """Logits from that."""
@@ -50,22 +55,52 @@ def pool(x: Tensor) -> Tensor:
     return torch.cat([flat.mean(1), flat.std(1, correction=0)], 1)
 
 
+def look(x: Tensor) -> Tensor:
+    """What `pool` sees, and of maps the means of up to 4 x 4 parts.
+
+    Example:
+        >>> look(torch.zeros(2, 8, 6, 6)).shape, look(torch.zeros(2, 8)).shape
+        (torch.Size([2, 144]), torch.Size([2, 8]))
+    """
+    if x.dim() == 4:
+        for grid in _GRIDS:
+            if x.shape[1] * grid**2 <= _MOST and min(x.shape[2:]) > grid:
+                parts = nn.functional.adaptive_avg_pool2d(x, grid).flatten(1)
+                return torch.cat([pool(x), parts], 1)
+    return pool(x)
+
+
+def fit_finest(features: Tensor, wanted: Tensor, coarse: int) -> Head:
+    """The head on all that `look` gives, or on its first `coarse` features, which `pool` gives.
+
+    It is the one that is nearer to wanted logits on every fifth sample.
+    """
+    few = features[:, :coarse]
+    fine = coarse < features.shape[1] and _best(features, wanted)[0] < _best(few, wanted)[0]
+    return Head(fit_head(features if fine else few, wanted).linear, fine)
+
+
 def fit_head(features: Tensor, wanted: Tensor) -> Head:
     """The linear head whose outputs are nearest to wanted logits, by ridge regression.
 
     features: pooled, `[n, k]`. wanted: `[n, classes]`. Every fifth sample chooses the strength.
     """
     x, y = features.double(), wanted.double()
-    held = torch.arange(len(x)) % 5 == 4
-    if not bool(held.any()):
-        held[-1:] = True
-    best = min(_STRENGTHS, key=lambda s: _error(x[held], y[held], *_ridge(x[~held], y[~held], s)))
-    weight, bias = _ridge(x, y, best)
+    weight, bias = _ridge(x, y, _best(features, wanted)[1])
     linear = blank(x.shape[1], y.shape[1], like=x.new_empty(0, dtype=torch.float32))
     with torch.no_grad():
         linear.weight.copy_(weight)
         linear.bias.copy_(bias)
     return Head(linear).requires_grad_(False).to(features.dtype)
+
+
+def _best(features: Tensor, wanted: Tensor) -> tuple[float, float]:
+    """The least error on every fifth sample, and the ridge strength that it was reached with."""
+    x, y = features.double(), wanted.double()
+    held = torch.arange(len(x)) % 5 == 4
+    if not bool(held.any()):
+        held[-1:] = True
+    return min((_error(x[held], y[held], *_ridge(x[~held], y[~held], s)), s) for s in _STRENGTHS)
 
 
 def blank(inputs: int, outputs: int, like: Tensor, bias: bool = True) -> nn.Linear:
