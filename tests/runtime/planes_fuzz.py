@@ -66,7 +66,8 @@ def check(rng: np.random.Generator, layer: Planes, kernel: Kernel, in_place: boo
     low, high = layer.reach
     begin = int(rng.integers(0, 3)) * kernel.step
     end = begin + int(rng.integers(0, 1 + 300 // kernel.step)) * kernel.step
-    end = min(end, 300 // kernel.step * kernel.step)
+    most = 300 if layer.mask is None else min(300, len(layer.mask) + 256)
+    end = min(end, most // kernel.step * kernel.step)
     begin = min(begin, end)
     ends = [*range(0, layer.rows, kernel.block), layer.rows]
     first, last = sorted(rng.choice(ends, 2).tolist())

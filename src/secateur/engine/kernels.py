@@ -67,7 +67,8 @@ def names(layer: Layer, planes: Planes, positions: int) -> list[str]:
 
 def _way(isa: str, way: emitted.Way) -> str:
     if isinstance(way, emitted.Loop):
-        return f"emit-{isa}-loop {way.vectors}/{way.columns}/{way.rows}"
+        sizes = f"{way.vectors}/{way.columns}/{way.rows}" + "/1" * way.packed
+        return f"emit-{isa}-loop {sizes}"
     return f"emit-{isa} {way.rows}x{way.vectors}"
 
 
@@ -98,9 +99,9 @@ def _build(name: str, layer: Layer, planes: Planes) -> Kernel | None:
         return MatVec(pack(weight, number), layer.bias, layer.activation, layer.residual)
     for isa in emitted.available():
         if kind == f"emit-{isa.name}-loop":
-            return emitted.EmittedKernel(
-                planes, emitted.Loop(*(int(n) for n in tile.split("/"))), isa
-            )
+            vectors, columns, rows, *packed = (int(n) for n in tile.split("/"))
+            way = emitted.Loop(vectors, columns, rows, packed == [1])
+            return emitted.EmittedKernel(planes, way, isa)
         if kind == f"emit-{isa.name}":
             rows, vectors = (int(n) for n in tile.split("x"))
             return emitted.EmittedKernel(planes, Straight(rows, vectors), isa)

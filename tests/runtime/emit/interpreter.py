@@ -17,7 +17,7 @@ import pytest
 capstone = pytest.importorskip("capstone", reason="decoding needs capstone")
 x86 = capstone.x86
 
-RETURN = 0x7FFF0000  # an address that is nowhere: the run ends when it is jumped to
+RETURN = 0x7FF00000  # an address that is nowhere: the run ends when it is jumped to
 _GENERAL = ["rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi"]
 _GENERAL += [f"r{number}" for number in range(8, 16)]
 _MASK = 2**64 - 1
@@ -150,6 +150,9 @@ class Machine:
     def _imul(self, _, to, what, number) -> None:
         self._set(to, self._get(what) * self._get(number))
 
+    def _and(self, _, to, what) -> None:
+        self._set(to, self._get(to) & self._get(what))
+
     def _xor(self, _, to, what) -> None:
         self._set(to, self._get(to) ^ self._get(what))
 
@@ -271,7 +274,7 @@ def call(
     buffers: float32, at the addresses that their own numbers say.
     """
     base = 0x10000000
-    stack = Region(0x7FFE0000, np.zeros(4096, np.uint8))
+    stack = Region(0x7FFE0000, np.zeros(1 << 16, np.uint8))
     regions = [Region(base, np.frombuffer(code, np.uint8), writable=False), stack]
     regions += [Region(b.ctypes.data, b.view(np.uint8)) for b in buffers]
     machine = Machine(regions)
@@ -283,7 +286,7 @@ def call(
     for name, value in zip(registers, arguments, strict=False):
         machine.general[name] = value & _MASK
     rest = arguments[len(registers) :]
-    top = stack.base + 2048 - 8  # as right after a call
+    top = stack.base + (1 << 16) - 2048 - 8  # as right after a call
     home = 32 if windows else 0
     machine.general["rsp"] = top
     words = {top: RETURN} | {top + 8 + home + 8 * i: value for i, value in enumerate(rest)}

@@ -19,11 +19,13 @@ WAYS: list[tuple[Way, Isa]] = [
     (Loop(12, rows=4), AVX512),
     (Loop(20, columns=900, rows=2), AVX512),
     (Loop(3, columns=300), AVX512),
+    (Loop(4, columns=1500, packed=True), AVX512),
     (Tile(6, 2, tiles=2, columns=400), AVX2),
     (Tile(3, 4, columns=500, code=100), AVX2),
     (Tile(2, 6), AVX2),
     (Loop(8, columns=300, rows=3), AVX2),
     (Loop(14), AVX2),
+    (Loop(6, columns=900, packed=True), AVX2),
 ]
 FORMS = [
     ("relu", True, True),
@@ -34,7 +36,7 @@ FORMS = [
 
 
 def name(way: tuple[Way, Isa]) -> str:
-    return f"{way[1].name}-{type(way[0]).__name__}-{way[0].rows}-{way[0].vectors}"
+    return f"{way[1].name}-{type(way[0]).__name__}-{way[0].rows}-{way[0].vectors}-{way[0].columns}"
 
 
 def buffers(rng: np.random.Generator, layer: Planes, end: int) -> list[np.ndarray]:

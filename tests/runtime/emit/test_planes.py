@@ -11,7 +11,7 @@ import torch
 from planes_fuzz import check, some_layer
 from planes_reference import reference
 
-from secateur.core.errors import UnsupportedModel
+from secateur.core.errors import InputError, UnsupportedModel
 from secateur.runtime.emit.isa import AVX2, AVX512
 from secateur.runtime.emit.order import Tile
 from secateur.runtime.emit.planes import (
@@ -34,6 +34,8 @@ KINDS: list[tuple[Way, str, bool, bool]] = [  # way, activation, residual, mask
     (Loop(1, columns=300, rows=4), "none", False, False),
     (Loop(14, columns=4000, rows=1), "relu6", True, False),
     (Loop(3, columns=700, rows=3), "relu", False, True),
+    (Loop(8, packed=True), "relu", True, True),
+    (Loop(5, columns=1200, rows=2, packed=True), "none", False, False),
     (Tile(6, 2), "relu", True, True),
     (Tile(3, 4, tiles=2, columns=2000), "relu6", False, True),
     (Tile(12, 1, columns=400, code=300), "none", True, False),
@@ -44,7 +46,7 @@ KINDS: list[tuple[Way, str, bool, bool]] = [  # way, activation, residual, mask
 
 
 def name(kind: tuple) -> str:
-    return f"{type(kind[0]).__name__}-{kind[0].rows}-{kind[0].vectors}-{kind[1]}"
+    return f"{type(kind[0]).__name__}-{kind[0].rows}-{kind[0].vectors}-{kind[0].columns}-{kind[1]}"
 
 
 def fuzz(kind: tuple, seed: int, layers: int, runs: int) -> float:
@@ -69,7 +71,9 @@ def test_a_hundred_thousand_cases(kind: tuple) -> None:
     fuzz(kind, 2, CASES // len(KINDS) // 10, 10)
 
 
-@pytest.mark.parametrize("way", [Loop(8), Loop(5, columns=9000, rows=64), Tile(6, 2), Tile(3, 4)])
+@pytest.mark.parametrize(
+    "way", [Loop(8), Loop(5, columns=9000, rows=64), Loop(8, packed=True), Tile(6, 2), Tile(3, 4)]
+)
 @pytest.mark.parametrize("density", [0, 0.1, 0.5])
 def test_a_large_linear(way: Way, density: float) -> None:
     rng = np.random.default_rng(0)
@@ -78,7 +82,7 @@ def test_a_large_linear(way: Way, density: float) -> None:
     assert check(rng, layer, EmittedKernel(layer, way, AVX2)) < 1e-6
 
 
-@pytest.mark.parametrize("way", [Loop(), Tile(3, 2), Tile(1, 3)])
+@pytest.mark.parametrize("way", [Loop(), Loop(packed=True), Tile(3, 2), Tile(1, 3)])
 def test_nan_and_infinity_reach_what_reads_them_and_nothing_else(way: Way) -> None:
     weight = np.array([[1.0, 0, 0, 2], [0, 1, 0, 0], [0, 0, 0, 0]], np.float32)
     for activation in ("none", "relu", "relu6"):
@@ -92,7 +96,7 @@ def test_nan_and_infinity_reach_what_reads_them_and_nothing_else(way: Way) -> No
         assert np.isnan(y[0, 2])
 
 
-@pytest.mark.parametrize("way", [Loop(6, rows=16), Tile(6, 2)])
+@pytest.mark.parametrize("way", [Loop(6, rows=16), Loop(6, rows=24, packed=True), Tile(6, 2)])
 def test_ranges_of_rows_and_positions_run_on_threads(way: Way) -> None:
     rng = np.random.default_rng(0)
     weight = rng.standard_normal((96, 64)) * (rng.random((96, 64)) < 0.2)
@@ -133,6 +137,8 @@ def test_positions_behind_the_mask_are_zeros() -> None:
         EmittedKernel(layer, way, AVX2)(x.ctypes.data, y.ctypes.data, 0, 0, end, 0, 2)
         assert (y[:, :5] == 2).all()
         assert not y[:, 5:end].any()
+        with pytest.raises(InputError, match="behind the mask"):
+            EmittedKernel(layer, way, AVX2)(x.ctypes.data, y.ctypes.data, 0, 0, end + 8, 0, 2)
 
 
 def test_what_is_not_emitted_is_refused() -> None:
@@ -146,6 +152,15 @@ def test_what_is_not_emitted_is_refused() -> None:
         emit(from_linear(np.eye(2), pitch=8), Tile(7, 2), AVX2)
     with pytest.raises(UnsupportedModel, match="17"):
         emit(from_linear(np.eye(2), pitch=8), Loop(15), AVX2)
+    for way in (
+        Loop(0),
+        Loop(columns=0),
+        Loop(rows=0),
+        Loop(columns=10**6, packed=True),
+        Tile(1, 0),
+    ):
+        with pytest.raises(UnsupportedModel, match="sizes"):
+            emit(from_linear(np.eye(2), pitch=8), way, AVX2)
 
 
 def test_ways_fit_their_instruction_set() -> None:

@@ -49,11 +49,12 @@ def test_every_kind_of_register(register: int) -> None:
     code.add(register, 100)
     code.minus(register, RDI)
     code.times(register, register, -7)
+    code.down(register, 4)
     code.lea(register, register, 11)
     code.move(RAX, register)
     code.lea(RSP, RSP, 16)
     code.pop(RBX, RBP, R12, R13)
-    assert run(code) == (RIGHT + 100) * -7 + 11
+    assert run(code) == (RIGHT + 100) * -7 // 4 * 4 + 11
 
 
 @pytest.mark.parametrize("condition", ["==", "!=", "<", ">=", "<=", ">"])

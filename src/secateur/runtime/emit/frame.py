@@ -27,22 +27,28 @@ from secateur.runtime.machine.assembler import (
 ARGUMENTS = ("x", "y", "residual", "begin", "end", "first", "last")
 _SAVED = (RBX, RBP, RDI, RSI, R12, R13, R14, R15)
 _OWN = 8  # numbers of a function's own
+_PAGE = 4096
 _VECTORS = 8 * (len(ARGUMENTS) + _OWN)  # where Windows has xmm6 to xmm15 kept
 
 
 class Frame:
     """A function's beginning, in `code`; `load` and `store` reach arguments and own numbers.
 
-    own: names of at most eight more numbers of 64 bits.
+    own: names of at most eight more numbers of 64 bits. room: bytes that `scratch` gives.
     """
 
-    def __init__(self, code: Assembler, windows: bool, own: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, code: Assembler, windows: bool, own: tuple[str, ...] = (), room: int = 0
+    ) -> None:
         self.code, self.windows = code, windows
         self.slots = {name: 8 * i for i, name in enumerate((*ARGUMENTS, *own))}
-        self.size = _VECTORS + (160 if windows else 0)
+        self._room = _VECTORS + (160 if windows else 0)
+        self.size = self._room + (room + 64 if room else 0)
         self.size += 8 - self.size % 16  # calls need the stack at a multiple of 16
         code.push(*_SAVED)
         code.add(RSP, -self.size)
+        for place in range(self.size - _PAGE, 0, -_PAGE):
+            code.store(RSP, place, RAX)  # Windows gives the next page when this one is touched
         self._vectors(0x11)
         registers = (RCX, RDX, R8, R9) if windows else (RDI, RSI, RDX, RCX, R8, R9)
         for register, name in zip(registers, ARGUMENTS, strict=False):
@@ -60,6 +66,11 @@ class Frame:
     def store(self, name: str, register: int) -> None:
         """A register to a number."""
         self.code.store(RSP, self.slots[name], register)
+
+    def scratch(self, register: int) -> None:
+        """The address of the frame's room, at a multiple of 64, to a register."""
+        self.code.lea(register, RSP, self._room + 63)
+        self.code.down(register, 64)
 
     def leave(self) -> None:
         """The function's end."""

@@ -4,24 +4,27 @@ A tile of outputs, one row and a few vectors, is held in registers. Each non-zer
 multiplied with the inputs that it reads. These lie in the level-1 cache, because one block of
 columns is worked through at a time. A row's non-zeros of a block are one record of the stream;
 records of equal length follow each other, so that the processor foresees where a row ends.
+
+Columns may be copied first, to where they follow each other and begin at whole lines. That pays
+where a column has many non-zeros: a vector across two lines is loaded at half the speed.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import lru_cache
 
 import numpy as np
 
-from secateur.runtime.emit import encode as e
+from secateur.runtime.emit import loop_body as body
 from secateur.runtime.emit.frame import Frame
-from secateur.runtime.emit.isa import FORMS, Isa
+from secateur.runtime.emit.isa import Isa
 from secateur.runtime.emit.order import blocks
 from secateur.runtime.emit.stream import stream
 from secateur.runtime.machine.assembler import (
     R8,
     R9,
     R10,
-    R11,
     R12,
     R13,
     R14,
@@ -38,25 +41,59 @@ from secateur.runtime.machine.assembler import (
 from secateur.runtime.planes import Planes
 
 # What the code finds in front of itself: distances from there, and numbers, of 64 bits.
-_HEAD = ("index", "stream", "mask", "block", "stride", "middle")
-_AHEAD = 128  # bytes that the input's pointer is ahead, so that one byte reaches both ways
+_HEAD = ("index", "stream", "mask", "block", "stride", "middle", "lists", "list")
+_OWN = ("records", "count", "width", "at", "left", "head", "list", "copies")
 _ENTRY = 8 * len(_HEAD)
-_FEW = 5  # vectors, with which multiply-adds that wait for each other leave the units idle
-_FIRST, _LAST = 1, 2  # blocks of columns that begin and end the sums
 
 
 def emit(
-    layer: Planes, isa: Isa, vectors: int, columns: int, rows: int, mask: bytes, windows: bool
+    layer: Planes,
+    isa: Isa,
+    vectors: int,
+    columns: int,
+    rows: int,
+    packed: bool,
+    mask: bytes,
+    windows: bool,
 ) -> tuple[bytes, int]:
     """Code and data of a layer, and where the function begins; see `Loop` for the numbers."""
-    block = blocks(layer.offsets, vectors * isa.lanes, columns)
+    lists = np.zeros((0, 0), np.int32)
+    if packed:
+        layer, block, lists = pack(layer, vectors * isa.lanes, columns)
+    else:
+        block = blocks(layer.offsets, vectors * isa.lanes, columns)
     many = int(block.max(initial=0)) + 1
-    kinds = (_FIRST | _LAST,) if many == 1 else (_FIRST, _LAST) if many == 2 else (_FIRST, 0, _LAST)
-    code = loops(isa, vectors, kinds, layer.activation, layer.residual, bool(mask), windows)
+    kinds = (
+        (body.FIRST | body.LAST,)
+        if many == 1
+        else (body.FIRST, body.LAST)
+        if many == 2
+        else (body.FIRST, 0, body.LAST)
+    )
+    room = -(-(lists.shape[1] * 4 * isa.lanes * vectors) // 4096) * 4096  # few sizes, few codes
+    code = loops(isa, vectors, kinds, layer.activation, layer.residual, bool(mask), windows, room)
     index, data = stream(layer, block, many, rows)
-    places = np.cumsum([len(code), index.nbytes, data.nbytes])
-    head = np.array([*places, rows, index.strides[0], many - 2], np.int64).tobytes()
-    return b"".join([head, code[_ENTRY:], index.tobytes(), data.tobytes(), bytes(0), mask]), _ENTRY
+    places = np.cumsum([len(code), index.nbytes, data.nbytes, len(mask)])
+    numbers = (rows, index.strides[0], many - 2, places[3], lists.strides[0])
+    head = np.array([*places[:3], *numbers], np.int64).tobytes()
+    parts = (code[_ENTRY:], index.tobytes(), data.tobytes(), mask, lists.tobytes())
+    return b"".join([head, *parts]), _ENTRY
+
+
+def pack(layer: Planes, positions: int, budget: int) -> tuple[Planes, np.ndarray, np.ndarray]:
+    """The layer as it reads copies of its columns that lie one after the other, block by block.
+
+    Also: the block of each non-zero, and for each block how many columns are copied and from which
+    distances in bytes.
+    """
+    columns, which = np.unique(layer.offsets, return_inverse=True)
+    block = blocks(np.arange(len(columns)) * positions, positions, budget)
+    count = np.bincount(block, minlength=1)
+    begin = np.cumsum(count) - count
+    lists = np.zeros((len(count), 1 + count.max()), np.int32)
+    lists[:, 0] = count
+    lists[block, 1 + np.arange(len(columns)) - begin[block]] = 4 * columns
+    return replace(layer, offsets=(which - begin[block][which]) * positions), block[which], lists
 
 
 @lru_cache(maxsize=64)
@@ -68,22 +105,30 @@ def loops(
     residual: bool,
     masked: bool,
     windows: bool,
+    room: int = 0,
 ) -> bytes:
     """The code for all layers of a kind, with room in front for what is a layer's own.
 
-    Positions are split into as few tiles as `vectors` allows, all about equally wide.
+    Positions are split into as few tiles as `vectors` allows, all about equally wide. kinds: of the
+    blocks of columns, in order. room: bytes for copies of columns; 0: inputs are read as they lie.
     """
     code = Assembler()
     code.label("head")
     code.raw(bytes(_ENTRY))
-    frame = Frame(code, windows, ("records", "count", "width", "at", "left", "head"))
-    _driver(code, frame, isa, vectors, kinds)
+    frame = Frame(
+        code, windows, ("records", "count", "width", "at", "left", "head", "list", "copies"), room
+    )
+    _driver(code, frame, isa, vectors, kinds, room > 0)
     frame.leave()
     for kind in kinds:
         for v in range(1, vectors + 1):
             code.align(32)
             code.label(f"{kind} {v}")
-            _rows(code, isa, kind, v, activation, residual, masked)
+            body.rows(code, isa, kind, v, activation, residual, masked)
+    for v in range(1, vectors + 1) if room else ():
+        code.align(64)
+        code.label(f"copy {v}")
+        body.copies(code, isa, v, vectors)
     code.align(8)
     code.label("six")
     code.raw(np.full(2, 6, np.float32).tobytes())
@@ -91,11 +136,15 @@ def loops(
     for kind in kinds:
         for v in range(1, vectors + 1):
             code.raw(code.labels[f"{kind} {v}"].to_bytes(8, "little"))
+    for v in range(1, vectors + 1) if room else ():
+        code.raw(code.labels[f"copy {v}"].to_bytes(8, "little"))
     code.align(64)
     return code.finish()
 
 
-def _driver(code: Assembler, frame: Frame, isa: Isa, vectors: int, kinds: tuple[int, ...]) -> None:
+def _driver(
+    code: Assembler, frame: Frame, isa: Isa, vectors: int, kinds: tuple[int, ...], packed: bool
+) -> None:
     """Loops over tiles and blocks of columns; r12 to r15: x, y, residual, mask; rbp: vectors."""
     head = {name: 8 * i for i, name in enumerate(_HEAD)}
     code.address(RBX, "head")
@@ -110,7 +159,7 @@ def _driver(code: Assembler, frame: Frame, isa: Isa, vectors: int, kinds: tuple[
     for register, name in ((R12, "x"), (R13, "y"), (R14, "residual")):
         frame.load(register, name)
         code.plus(register, R10)
-    code.add(R12, _AHEAD)
+    code.add(R12, body.AHEAD)
     code.load(R15, RBX, head["mask"])
     code.plus(R15, RBX)
     code.plus(R15, R10)
@@ -128,6 +177,9 @@ def _driver(code: Assembler, frame: Frame, isa: Isa, vectors: int, kinds: tuple[
     code.plus(RAX, RBX)
     code.load(RCX, RBX, head["index"])
     code.plus(RAX, RCX)
+    if packed:
+        frame.scratch(RCX)
+        frame.store("copies", RCX)
     frame.store("records", RAX)  # where the index says where the first row block's are
 
     code.label("tile")
@@ -143,11 +195,17 @@ def _driver(code: Assembler, frame: Frame, isa: Isa, vectors: int, kinds: tuple[
     frame.store("width", RAX)
     frame.load(RAX, "records")
     frame.store("at", RAX)
+    if packed:
+        code.load(RAX, RBX, head["lists"])
+        code.plus(RAX, RBX)
+        frame.store("list", RAX)
     code.load(RAX, RBX, head["middle"])
     frame.store("left", RAX)
     for i, kind in enumerate(kinds):
         code.label(f"kind {kind}")
-        _call(code, frame, head, vectors * i - 1)
+        if packed:
+            _call_copy(code, frame, head, vectors * len(kinds) - 1)
+        _call(code, frame, head, vectors * i - 1, packed)
         if kind == 0:  # as many in between as there are
             frame.load(RAX, "left")
             code.add(RAX, -1)
@@ -162,7 +220,7 @@ def _driver(code: Assembler, frame: Frame, isa: Isa, vectors: int, kinds: tuple[
     code.label("done")
 
 
-def _call(code: Assembler, frame: Frame, head: dict[str, int], kind: int) -> None:
+def _call(code: Assembler, frame: Frame, head: dict[str, int], table: int, packed: bool) -> None:
     """Run one block of columns, and go on to the next one's records."""
     frame.load(R9, "at")
     code.load(RCX, RBX, head["stride"])
@@ -172,107 +230,33 @@ def _call(code: Assembler, frame: Frame, head: dict[str, int], kind: int) -> Non
     code.load(RCX, RBX, head["stream"])
     code.plus(RAX, RCX)
     code.plus(RAX, RBX)
-    frame.load(R10, "width")
-    code.times(R10, R10, 8)
-    code.address(RCX, "table")
-    code.plus(R10, RCX)
-    code.load(R10, R10, 8 * kind)
-    code.plus(R10, RBX)
+    _find(code, frame, table)
     for register, other in ((RDI, R12), (RSI, R13), (RDX, R14), (RCX, R15)):
         code.move(register, other)
     frame.load(R8, "count")
+    if packed:
+        frame.load(RDI, "copies")
+        code.add(RDI, body.AHEAD)
     code.call(R10)
     frame.load(RBX, "head")
 
 
-def _rows(
-    code: Assembler, isa: Isa, kind: int, v: int, activation: str, residual: bool, masked: bool
-) -> None:
-    """A function: rax: records, rdi: x, rsi: y, rdx: residual, rcx: mask, r8: rows."""
-    name = f"{kind} {v} "
-    step, weight, other = 4 * isa.lanes, isa.registers - 1, isa.registers - 2
-    sums = range(v)
-    code.label(name + "row")
-    code.load_word(R9, RAX, 0)
-    code.load_word(R10, RAX, 4)
-    if kind & _FIRST:
-        _vector(code, isa, [(e.BROADCAST, 0, 0, RAX, 8), *((e.MOVE, i, 0, 0, 0) for i in sums[1:])])
-        if residual:
-            code.move(RBX, RDX)
-            code.plus(RBX, R9)
-            _vector(code, isa, [(e.ADD_MEMORY, i, i, RBX, step * i) for i in sums])
-    code.plus(R9, RSI)
-    if not kind & _FIRST:
-        _vector(code, isa, [(e.LOAD, i, 0, R9, step * i) for i in sums])
-    code.add(RAX, 16 if kind & _FIRST else 8)
+def _call_copy(code: Assembler, frame: Frame, head: dict[str, int], table: int) -> None:
+    """Copy the columns of one block, and go on to the next one's list."""
+    frame.load(R9, "list")
+    code.load(RCX, RBX, head["list"])
+    code.plus(RCX, R9)
+    frame.store("list", RCX)
+    _find(code, frame, table)
+    frame.load(RSI, "copies")
+    code.call(R10)
+
+
+def _find(code: Assembler, frame: Frame, table: int) -> None:
+    """The function for a tile's width to r10; `table`: where its kind begins, less one."""
+    frame.load(R10, "width")
     code.times(R10, R10, 8)
-    code.plus(R10, RAX)  # the record's end, where the next one says which output comes then
-    code.load_word(RBX, R10, 0)
-    code.plus(RBX, RSI)
-    for distance in range(0, step * v, 64):
-        code.will_write(RBX, distance)
-    _non_zeros(code, isa, v, name)
-    if kind & _LAST:
-        form = FORMS[activation]
-        if form:
-            _vector(code, isa, [(e.XOR, weight, weight, weight, 0)])
-            _vector(code, isa, [(e.MAX, i, weight, i, 0) for i in sums])
-        if form == 2:
-            code.address(R11, "six")
-            _vector(code, isa, [(e.BROADCAST, other, 0, R11, 0)])
-            _vector(code, isa, [(e.MIN, i, other, i, 0) for i in sums])
-        if masked:
-            _vector(code, isa, [(e.AND_MEMORY, i, i, RCX, step * i) for i in sums])
-    _vector(code, isa, [(e.STORE, i, 0, R9, step * i) for i in sums])
-    code.add(R8, -1)
-    code.jump(name + "row", "!=")
-    code.ret()
-
-
-def _non_zeros(code: Assembler, isa: Isa, v: int, name: str) -> None:
-    """Add what the non-zeros from rax to r10 give, two in each turn.
-
-    Few sums at a time would wait for each other; there the second non-zero has sums of its own.
-    """
-    weight, other = isa.registers - 1, isa.registers - 2
-    own = v if v <= _FEW and 2 * v + 2 <= isa.registers else 0
-    code.lea(R11, RAX, 8)
-    code.compare(R11, R10)
-    code.jump(name + "pairs", "<")
-    code.jump(name + "end", ">")
-    _one(code, isa, range(v), weight, 0)
-    code.jump(name + "end")
-    code.align(64)  # nothing runs into it
-    code.label(name + "pairs")
-    if own:
-        _vector(code, isa, [(e.XOR, v + i, v + i, v + i, 0) for i in range(v)])
-    code.label(name + "turn")
-    _one(code, isa, range(v), weight, 0)
-    _one(code, isa, range(own, own + v), other, 8)
-    code.add(RAX, 16)
-    code.lea(R11, RAX, 8)
-    code.compare(R11, R10)
-    code.jump(name + "turn", "<")
-    if own:
-        _vector(code, isa, [(e.ADD, i, i, v + i, 0) for i in range(v)])
-        code.compare(R11, R10)
-    code.jump(name + "end", ">")
-    _one(code, isa, range(v), weight, 0)
-    code.label(name + "end")
-    code.move(RAX, R10)
-
-
-def _one(code: Assembler, isa: Isa, sums: range, weight: int, distance: int) -> None:
-    """Add what the non-zero at `distance` from the stream's pointer gives."""
-    code.load_word(R11, RAX, distance)
-    code.plus(R11, RDI)
-    _vector(code, isa, [(e.BROADCAST, weight, 0, RAX, distance + 4)])
-    near = range(-_AHEAD, _AHEAD * isa.registers, 4 * isa.lanes)
-    _vector(
-        code, isa, [(e.FMA_MEMORY, i, weight, R11, at) for i, at in zip(sums, near, strict=False)]
-    )
-
-
-def _vector(code: Assembler, isa: Isa, rows: list[tuple[int, int, int, int, int]]) -> None:
-    columns = np.array(rows, np.int32).T.copy()
-    code.raw(e.encode(e.Rows(*columns), isa.wide)[0].tobytes())
+    code.address(RCX, "table")
+    code.plus(R10, RCX)
+    code.load(R10, R10, 8 * table)
+    code.plus(R10, RBX)

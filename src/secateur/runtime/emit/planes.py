@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from secateur.core.errors import UnsupportedModel
+from secateur.core.errors import InputError, UnsupportedModel
 from secateur.runtime.emit import loop as looping
 from secateur.runtime.emit import straight as straightening
 from secateur.runtime.emit.isa import AVX2, AVX512, FORMS, Isa
@@ -26,6 +26,7 @@ from secateur.runtime.planes import Planes
 SLACK = 256  # positions behind the mask's end that may be asked for; they are zeros
 _SIGNATURE = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * 7)
 _NEAR = 28 << 10  # bytes of input that stay in the level-1 cache
+_COPIES = 64 << 10  # bytes of a thread's stack that copies of columns may take
 _RECORD = 10  # non-zeros that pay for the loads and stores of a row's sums
 _CODE = 24 << 10  # bytes of code that stay in the level-1 cache
 _FAR = 2**31 - 2**16  # distances have 32 bits
@@ -36,12 +37,14 @@ class Loop:
     """How a looping kernel goes about it.
 
     vectors: of a tile, at most. columns: bytes of input that a block of columns may touch. rows: of
-    a row block, within which rows are sorted; ranges of rows are whole blocks.
+    a row block, within which rows are sorted; ranges of rows are whole blocks. packed: whether the
+    columns of a block are copied to where they follow each other; pays with many non-zeros in each.
     """
 
     vectors: int = 8
     columns: int = 28 << 10
     rows: int = 256
+    packed: bool = False
 
 
 Way = Loop | Tile
@@ -50,8 +53,8 @@ Way = Loop | Tile
 class EmittedKernel:
     """A layer as a routine of its own; see `secateur.runtime.planes.Kernel`.
 
-    way: a `Loop`, or a `Tile` of straight lines. `UnsupportedModel` for what `supports` refuses,
-    `Forbidden` where code may not be run.
+    way: a `Loop`, or a `Tile` of straight lines. With a mask, positions end at most `SLACK` behind
+    its end. `UnsupportedModel` for what `supports` refuses, `Forbidden` where no code may be run.
 
     Example:
         >>> import numpy as np
@@ -72,6 +75,7 @@ class EmittedKernel:
         self.step = isa.lanes * (1 if isinstance(way, Loop) else way.vectors)
         self.block = way.rows
         self.bytes = len(code)
+        self._most = 2**62 if layer.mask is None else len(layer.mask) + SLACK
         self.address = self._code.address + start
         self._call = _SIGNATURE(self.address)
 
@@ -79,6 +83,8 @@ class EmittedKernel:
         self, x: int, y: int, residual: int, begin: int, end: int, first: int, last: int
     ) -> None:
         """Run on addresses of float32 buffers."""
+        if end > self._most:
+            raise InputError(f"position {end} is more than {SLACK} behind the mask's end")
         self._call(x, y, residual, begin, end, first, last)
 
 
@@ -110,8 +116,17 @@ def ways(layer: Planes, isa: Isa) -> list[Way]:
     non-zeros to a row of it, which matters when these are few.
     """
     rows = layer.rows if layer.rows <= 128 else min(256, -(-layer.rows // 2))
-    widths = (12, 8, 5) if layer.density > 0.3 else (8, 5, 12) if layer.density > 0.06 else (5, 8)
-    loops: list[Way] = [Loop(v, _columns(layer, v * isa.lanes), rows) for v in widths]
+
+    def loop(vectors: int, packed: bool = False) -> Way:
+        columns = _NEAR if packed else _columns(layer, vectors * isa.lanes)
+        return Loop(vectors, columns, rows, packed)
+
+    if layer.density > 0.3:
+        loops = [loop(12, True), loop(8, True), loop(12)]
+    elif layer.density > 0.06:
+        loops = [loop(8), loop(8, True), loop(5)]
+    else:
+        loops = [loop(5), loop(8)]
     if isa.wide:
         return [Tile(30, 1), *loops]
     return [*loops, Tile(6, 2)] if 24 * layer.nnz < _CODE else loops
@@ -130,12 +145,20 @@ def emit(layer: Planes, way: Way, isa: Isa, *, windows: bool = WINDOWS) -> tuple
     """
     looped = isinstance(way, Loop)
     held = way.vectors + 2 if looped else straightening.registers(way, isa)
-    if not supports(layer) or held > isa.registers:
+    small = min(way.rows, way.vectors, way.columns) < 1
+    if looped and way.packed:
+        small |= way.columns > _COPIES
+    elif not looped:
+        small |= min(way.tiles, way.code) < 1
+    if small or not supports(layer) or held > isa.registers:
         raise UnsupportedModel(
             f"no {isa.name} kernel is emitted for {way}, activation {layer.activation}",
-            hint=f"activations {', '.join(FORMS)}; at most {isa.registers} registers, not {held}",
+            hint=f"activations {', '.join(FORMS)}; at most {isa.registers} registers, not {held}; "
+            f"sizes from 1; at most {_COPIES} bytes of copies",
         )
     mask = b"" if layer.mask is None else layer.mask.tobytes() + bytes(4 * SLACK)
     if isinstance(way, Loop):
-        return looping.emit(layer, isa, way.vectors, way.columns, way.rows, mask, windows)
+        packed = way.packed and layer.nnz > 0
+        sizes = (way.vectors, way.columns, way.rows)
+        return looping.emit(layer, isa, *sizes, packed, mask, windows)
     return straightening.emit(layer, way, isa, mask, windows), 0

@@ -79,6 +79,10 @@ class Assembler:
         """`to += value`, a number of 32 bits."""
         self.code += bytes((0x48 | to >> 3, 0x81, 0xC0 | to & 7)) + _word(value)
 
+    def down(self, to: int, size: int) -> None:
+        """`to` to a multiple of `size`, a power of two."""
+        self.code += bytes((0x48 | to >> 3, 0x81, 0xE0 | to & 7)) + _word(-size)
+
     def plus(self, to: int, what: int) -> None:
         """`to += what`, of registers."""
         self._registers(b"\x01", what, to)
