@@ -152,6 +152,12 @@ def test_offsets_beyond_31_bits_are_refused() -> None:
         CsrKernel(layer)
 
 
+@pytest.mark.parametrize("tile", [Tile(0), Tile(99), Tile(1, 0), Tile(1, 17)])
+def test_tiles_that_do_not_fit_are_refused(tile: Tile) -> None:
+    with pytest.raises(InputError, match="does not fit this machine"):
+        CsrKernel(from_linear(np.eye(2), pitch=8), tile)
+
+
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 @pytest.mark.parametrize(
     ("target", "sign"), [(llvm.AVX512, "zmm"), (llvm.AVX2, "ymm"), (llvm.NEON, "fmla\tv")]

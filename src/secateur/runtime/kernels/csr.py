@@ -31,6 +31,7 @@ _ARGUMENTS = (
 )
 _NEAR = 28 * 1024  # bytes that may stay close to the core: most of a first-level cache
 _LINE = 16  # floats in a cache line
+_MOST_BLOCKS = 16
 _FEW = 12  # non-zeros of a row in a block of columns, at least
 _CHEAP = ("none", "relu", "relu6")
 
@@ -63,7 +64,13 @@ class CsrKernel:
     def __init__(self, layer: Planes, tile: Tile | None = None) -> None:
         target = llvm.host()
         tile = tile or tiles(layer)[0]
-        if layer.nnz and max(map(abs, layer.reach)) >= 2**31:
+        most = target.registers - 3
+        if not (1 <= tile.vectors <= most and 1 <= tile.blocks <= _MOST_BLOCKS):
+            raise InputError(
+                f"{tile} does not fit this machine",
+                hint=f"1 to {most} vectors and 1 to {_MOST_BLOCKS} blocks",
+            )
+        if max(map(abs, layer.reach)) >= 2**31:
             raise InputError("an offset is beyond 2**31 floats")
         self.name = "llvm-csr"
         self.step = target.lanes
@@ -108,7 +115,7 @@ def tiles(layer: Planes, positions: int = 1 << 20) -> list[Tile]:
     whole = [Tile(n) for n in dict.fromkeys((min(4, even), even))]
     parts = []
     for vectors in dict.fromkeys((min(8, even), even, min(4, even))):
-        blocks = min(16, round(_touched(layer, vectors * target.lanes) / _NEAR))
+        blocks = min(_MOST_BLOCKS, round(_touched(layer, vectors * target.lanes) / _NEAR))
         # a part of a row takes about as long to begin and to end as a few of its non-zeros
         blocks = min(blocks, layer.nnz // max(1, layer.rows * _FEW))
         if blocks > 1:
