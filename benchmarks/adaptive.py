@@ -62,7 +62,9 @@ def _score(case: Case, model: Any) -> float:
 PARTS: dict[str, Callable[[argparse.Namespace], Any]] = {
     "dial": lambda options: {name: dial(name) for name in options.cases or DIAL_CASES},
     "gates": lambda options: inputs.gates(),
-    "activations": lambda options: inputs.activations(),
+    "activations": lambda options: {
+        n: inputs.activations(n) for n in options.cases or inputs.LAZY_CASES
+    },
     "exits": lambda options: {n: inputs.exits(n) for n in options.cases or inputs.EXIT_CASES},
     "controller": lambda options: inputs.controller(),
     "deadline": lambda options: times.deadline(),

@@ -13,8 +13,9 @@ from torch.utils.flop_counter import FlopCounterMode
 import secateur as sc
 
 Row = dict[str, Any]
-EXIT_CASES = {"digitcnn": (0.99, 1200), "resnet20": (0.95, 1500), "char_gpt": (0.95, 800)}
+EXIT_CASES = {"digitcnn": (0.98, 2000), "resnet20": (0.95, 1500), "char_gpt": (0.95, 800)}
 """The guarantee, and the samples that thresholds are calibrated on."""
+LAZY_CASES = ("char_gpt", "char_lstm", "fsdd_lstm")
 RESAMPLINGS = 20
 
 
@@ -46,25 +47,22 @@ def gates() -> Row:
     return {"case": case.name, "dense": score(case, case.build()), "rows": rows}
 
 
-def activations() -> Row:
+def activations(name: str) -> Row:
     """What the loss does where inputs near zero are skipped."""
-    found: Row = {}
-    for name in ("char_gpt", "char_lstm", "fsdd_lstm"):
-        case, rows = CASES[name](), []
-        for sparsity in (0.25, 0.4, 0.5):
-            row: Row = {"sparsity": sparsity}
-            for how in ("greedy", "uniform"):
-                lazy = sc.adapt.activations(
-                    case.build(), case.data(), sparsity=sparsity, allocate=how, only_faster=False,
-                    samples=128,
-                )  # fmt: skip
-                part = case.report[:300]
-                row |= {how: case.scores(lazy, part).mean().item(), f"{how}_read": 1 - lazy.skipped}
-            rows.append(row)
-            print(name, row, flush=True)
-        dense = case.scores(case.build(), case.report[:300]).mean().item()
-        found[name] = {"case": case.name, "metric": case.metric, "dense": dense, "rows": rows}
-    return found
+    case, rows = CASES[name](), []
+    part = case.report[:300]
+    for sparsity in (0.25, 0.4, 0.5):
+        row: Row = {"sparsity": sparsity}
+        for how in ("greedy", "uniform"):
+            lazy = sc.adapt.activations(
+                case.build(), case.data(), sparsity=sparsity, allocate=how, only_faster=False,
+                samples=128,
+            )  # fmt: skip
+            row |= {how: case.scores(lazy, part).mean().item(), f"{how}_read": 1 - lazy.skipped}
+        rows.append(row)
+        print(name, row, flush=True)
+    dense = case.scores(case.build(), part).mean().item()
+    return {"case": case.name, "metric": case.metric, "dense": dense, "rows": rows}
 
 
 def exits(name: str) -> Row:
@@ -83,7 +81,7 @@ def exits(name: str) -> Row:
             model, [x[part] for part in order[:count].split(100)], guarantee=guarantee,
             samples=count,
         )  # fmt: skip
-        unseen = order[count : 2 * count + 1000]
+        unseen = order[count:][:2000]
         with torch.no_grad():
             runs = [early.leave(x[part]) for part in unseen.split(250)]
         same = torch.cat([found.argmax(1) for found, _ in runs]) == wanted[unseen]

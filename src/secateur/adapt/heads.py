@@ -76,8 +76,10 @@ def fit_finest(features: Tensor, wanted: Tensor, coarse: int) -> Head:
     It is the one that is nearer to wanted logits on every fifth sample.
     """
     few = features[:, :coarse]
-    fine = coarse < features.shape[1] and _best(features, wanted)[0] < _best(few, wanted)[0]
-    return Head(fit_head(features if fine else few, wanted).linear, fine)
+    best, fine = _best(few, wanted), False
+    if coarse < features.shape[1] and (other := _best(features, wanted)) < best:
+        best, fine = other, True
+    return Head(_fitted(features if fine else few, wanted, best[1]), fine)
 
 
 def fit_head(features: Tensor, wanted: Tensor) -> Head:
@@ -85,13 +87,16 @@ def fit_head(features: Tensor, wanted: Tensor) -> Head:
 
     features: pooled, `[n, k]`. wanted: `[n, classes]`. Every fifth sample chooses the strength.
     """
-    x, y = features.double(), wanted.double()
-    weight, bias = _ridge(x, y, _best(features, wanted)[1])
-    linear = blank(x.shape[1], y.shape[1], like=x.new_empty(0, dtype=torch.float32))
+    return Head(_fitted(features, wanted, _best(features, wanted)[1]))
+
+
+def _fitted(features: Tensor, wanted: Tensor, strength: float) -> nn.Linear:
+    ((weight, bias),) = _ridge(features.double(), wanted.double(), (strength,))
+    linear = blank(features.shape[1], wanted.shape[1], like=features)
     with torch.no_grad():
         linear.weight.copy_(weight)
         linear.bias.copy_(bias)
-    return Head(linear).requires_grad_(False).to(features.dtype)
+    return linear.requires_grad_(False)
 
 
 def _best(features: Tensor, wanted: Tensor) -> tuple[float, float]:
@@ -100,7 +105,9 @@ def _best(features: Tensor, wanted: Tensor) -> tuple[float, float]:
     held = torch.arange(len(x)) % 5 == 4
     if not bool(held.any()):
         held[-1:] = True
-    return min((_error(x[held], y[held], *_ridge(x[~held], y[~held], s)), s) for s in _STRENGTHS)
+    found = _ridge(x[~held], y[~held], _STRENGTHS)
+    errors = [_error(x[held], y[held], weight, bias) for weight, bias in found]
+    return min(zip(errors, _STRENGTHS, strict=True))
 
 
 def blank(inputs: int, outputs: int, like: Tensor, bias: bool = True) -> nn.Linear:
@@ -109,13 +116,17 @@ def blank(inputs: int, outputs: int, like: Tensor, bias: bool = True) -> nn.Line
     return made(nn.Linear, inputs, outputs, bias=bias, device=like.device, dtype=like.dtype)
 
 
-def _ridge(x: Tensor, y: Tensor, strength: float) -> tuple[Tensor, Tensor]:
-    """Weight `[classes, k]` and bias, on standardised features."""
+def _ridge(x: Tensor, y: Tensor, strengths: Sequence[float]) -> list[tuple[Tensor, Tensor]]:
+    """Weight `[classes, k]` and bias for each strength, on standardised features."""
     mean, deviation = x.mean(0), x.std(0, correction=0).clamp_min(1e-8)
     z, target = (x - mean) / deviation, y.mean(0)
-    gram = z.mT @ z + strength * len(z) * torch.eye(z.shape[1], dtype=z.dtype, device=z.device)
-    weight = torch.linalg.solve(gram, z.mT @ (y - target)).mT / deviation
-    return weight, target - weight @ mean
+    gram, right, one = z.mT @ z, z.mT @ (y - target), torch.ones(x.shape[1]).to(x)
+    found = []
+    for strength in strengths:
+        stiff = gram + torch.diag(strength * len(z) * one)
+        weight = torch.linalg.solve(stiff, right).mT / deviation
+        found.append((weight, target - weight @ mean))
+    return found
 
 
 def _error(x: Tensor, y: Tensor, weight: Tensor, bias: Tensor) -> float:
