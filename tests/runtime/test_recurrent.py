@@ -157,6 +157,14 @@ def test_weights_take_little_memory() -> None:
     assert 0.1 * dense < model.bytes < 0.5 * dense
 
 
+def test_gradients_are_not_followed() -> None:
+    rnn = network("gru", 3, 4)
+    x = torch.randn(5, 1, 3, requires_grad=True)
+    y, _ = fast("gru", rnn)(x, torch.zeros(1, 1, 4, requires_grad=True))
+    assert not y.requires_grad
+    torch.testing.assert_close(y, rnn(x)[0].detach())
+
+
 def test_an_empty_batch_is_empty() -> None:
     rnn = network("lstm", 3, 4)
     y, (h, c) = fast("lstm", rnn)(torch.zeros(5, 0, 3))
@@ -167,6 +175,7 @@ def test_an_empty_batch_is_empty() -> None:
     ("x", "state", "message"),
     [
         (torch.zeros(2, 1, 5), None, r"the input has shape \[2, 1, 5\]"),
+        (torch.zeros(2, 1, 3).double(), None, "the input is torch.float64 on cpu"),
         (torch.zeros(2), None, r"the input has shape \[2\]"),
         (torch.zeros(0, 1, 3), None, "no steps"),
         (torch.zeros(2, 1, 3), torch.zeros(1, 1, 4), "the states have shapes"),

@@ -73,6 +73,7 @@ class Recurrent:
         """Packed weights, of the kernels that were used so far."""
         return sum(layer.bytes for directions in self.layers for layer in directions)
 
+    @torch.no_grad()
     def __call__(
         self, x: Tensor, state: Tensor | tuple[Tensor, Tensor] | None = None
     ) -> tuple[Tensor, Tensor | tuple[Tensor, Tensor]]:
@@ -81,6 +82,8 @@ class Recurrent:
         x: `[steps, batch, inputs]`, `[batch, steps, inputs]` with `batch_first`, or `[steps,
         inputs]`. state: the states before the first step, zeros where it is None.
         """
+        if x.device.type != "cpu" or x.dtype != torch.float32:
+            raise InputError(f"the input is {x.dtype} on {x.device}", hint="float32 on the CPU")
         single = x.dim() == 2
         if x.dim() not in (2, 3) or x.shape[-1] != self.layers[0][0].inputs:
             raise InputError(

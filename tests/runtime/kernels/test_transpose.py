@@ -34,6 +34,12 @@ def test_parts_of_larger_matrices_and_those_with_gaps() -> None:
     assert torch.equal(turned, source.t()[2:22, :18].t())
 
 
+def test_other_types_are_turned_by_torch() -> None:
+    source, out = torch.arange(256).view(16, 16), torch.empty(16, 16)
+    transpose(source, out)
+    assert torch.equal(out, source.t().float())
+
+
 def test_another_shape_is_refused() -> None:
     with pytest.raises(InputError, match=r"shape \[2, 3\]"):
         transpose(torch.zeros(2, 3), torch.zeros(2, 3))

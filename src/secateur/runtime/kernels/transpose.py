@@ -6,6 +6,7 @@ import ctypes
 from functools import cache
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from secateur.core.errors import InputError
@@ -28,7 +29,7 @@ def transpose(source: Tensor, out: Tensor) -> None:
     rows, columns = source.shape
     if out.shape != (columns, rows):
         raise InputError(f"shape {list(out.shape)} is not that of a turned {list(source.shape)}")
-    if any(t.stride(1) != 1 or t.dtype.itemsize != 4 for t in (source, out)):
+    if any(t.stride(1) != 1 or t.dtype != torch.float32 for t in (source, out)):
         out.copy_(source.t())
         return
     lanes = llvm.host().lanes
