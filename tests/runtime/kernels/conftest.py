@@ -7,6 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from secateur.runtime.kernels import llvm
+
 
 @pytest.fixture(autouse=True, scope="session")
 def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
@@ -14,6 +16,16 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SECATEUR_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield
+
+
+@pytest.fixture
+def narrow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """This machine, as if it had vectors of four floats only, and no fused operations."""
+    here = llvm.host()
+    if not here.triple.startswith("x86_64"):
+        pytest.skip("what every processor of this kind has is known for x86-64")
+    least = llvm.Target(here.triple, "x86-64", "", 4, 16, fused=False)
+    monkeypatch.setattr(llvm, "host", lambda: least)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -94,6 +94,12 @@ def test_small_layers_between_guards(kind: tuple) -> None:
     fuzz(kind, 1, 12)
 
 
+@pytest.mark.usefixtures("narrow")
+@pytest.mark.parametrize("kind", KINDS[1:4], ids=lambda kind: f"{kind[1]}-{kind[0].vectors}")
+def test_vectors_of_four_without_fused_operations(kind: tuple) -> None:
+    fuzz(kind, 2, 6)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(20))
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: f"{kind[1]}-{kind[0].vectors}")

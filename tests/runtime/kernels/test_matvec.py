@@ -77,6 +77,12 @@ def test_small_matrices_between_guards(kind: str) -> None:
     fuzz(kind, 1, 40)
 
 
+@pytest.mark.usefixtures("narrow")
+@pytest.mark.parametrize("kind", ["sliced:4", "sliced:8", "banked:8", "blocks:16"])
+def test_vectors_of_four_without_fused_operations(kind: str) -> None:
+    fuzz(kind, 2, 12)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(10))
 @pytest.mark.parametrize("kind", KINDS)
