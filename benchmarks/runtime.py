@@ -114,9 +114,12 @@ PARTS: dict[str, Part] = {
 }
 
 
-def whole(name: str, threads: int, engines: tuple[str, ...], seconds: float) -> dict[str, Any]:
+def whole(
+    name: str, engines: tuple[str, ...], seconds: float, given: tuple[float, ...]
+) -> dict[str, Any]:
     """One network, all sparsities, all engines."""
     make, shape, shares = PARTS[name]
+    shares = given or shares
     torch.manual_seed(0)
     found = bench(make(), torch.randn(shape), shares, engines=engines, min_time=seconds)
     print(found)
@@ -198,6 +201,7 @@ def main() -> None:
     parser.add_argument("part", nargs="*", help=f"{', '.join(PARTS)}, decoder")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--engines", default=",".join(ENGINES))
+    parser.add_argument("--sparsity", default="", help="other percentages: 80,90")
     parser.add_argument("--seconds", type=float, default=2.0)
     parser.add_argument("--list", action="store_true")
     parser.add_argument("--page", action="store_true")
@@ -213,7 +217,8 @@ def main() -> None:
             found = decoder(given.threads, given.seconds)
         else:
             engines = tuple(given.engines.split(","))
-            found = whole(name, given.threads, engines, given.seconds)
+            shares = tuple(float(p) / 100 for p in given.sparsity.split(",") if p)
+            found = whole(name, engines, given.seconds, shares)
         found["where"] = conditions(torch.device("cpu"), given.threads)["device"]
         found["when"] = f"torch {torch.__version__}, Python {platform.python_version()}"
         results[f"{name}, {given.threads} thread{'s' * (given.threads > 1)}"] = found

@@ -12,11 +12,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from secateur.api.compiling import compile
 from secateur.core.batches import as_call
-from secateur.core.errors import RecipeError
+from secateur.core.cache import cache_folder
+from secateur.core.errors import RecipeError, UnsupportedModel
 from secateur.core.measured import Latency
 from secateur.core.page import Line, Page, Table, milliseconds, plain
+from secateur.engine.capture import capture
+from secateur.engine.compiler import compile_model
 from secateur.measure.clock import compare
 from secateur.ship.peers import PEERS, peers
 
@@ -102,8 +104,13 @@ def bench(
     if not runs:
         raise RecipeError("there is nothing to compare with", hint="add the engine 'eager'")
     said, kernels, modules = list(notes), {}, []
+    folder = cache_folder() if cache is True else cache or None
+    try:
+        captured = capture(model, call)
+    except UnsupportedModel:
+        captured = None
     for share in sparsity:
-        network = compile(zeroed(model, share), call, cache=cache)
+        network = compile_model(zeroed(model, share), call, folder, captured)
         used: dict[str, int] = {}
         for row in network.report.rows:
             kind = row.kernel.split()[0] if network.report.fast else "torch"

@@ -32,8 +32,12 @@ _LEAST_GAIN = 0.02
 _LINEAR = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.LSTM, nn.GRU)
 
 
-def compile_model(model: nn.Module, call: Call, folder: Path | None) -> Fast | FastParts:
+def compile_model(
+    model: nn.Module, call: Call, folder: Path | None, captured: Graph | None = None
+) -> Fast | FastParts:
     """A fast network; where the model cannot be captured as a whole, one with fast layers.
+
+    captured: what `capture` gave for the same model with other weights.
 
     Raises:
         InputError: The model or its example is not on the CPU.
@@ -41,7 +45,7 @@ def compile_model(model: nn.Module, call: Call, folder: Path | None) -> Fast | F
     """
     _check(model, call)
     try:
-        return compile_network(model, call, folder)
+        return compile_network(model, call, folder, captured)
     except UnsupportedModel as error:
         return compile_parts(model, call, folder, error.message)
 
@@ -101,14 +105,16 @@ def _calls(model: nn.Module, call: Call) -> dict[str, Call]:
     return found
 
 
-def compile_network(model: nn.Module, call: Call, folder: Path | None) -> Fast:
+def compile_network(
+    model: nn.Module, call: Call, folder: Path | None, captured: Graph | None = None
+) -> Fast:
     """Capture, choose by the clock, verify, and time the whole against the model as it was.
 
     Raises:
         UnsupportedModel: It cannot be captured as a whole.
         VerificationError: The outputs differ.
     """
-    graph = fuse(capture(model, call))
+    graph = fuse(capture(model, call) if captured is None else _with_weights(captured, model))
     values, _ = pytree.tree_flatten((call.args, dict(call.kwargs)))
     threads = torch.get_num_threads()
     known = TimeCache(folder, conditions(torch.device("cpu"), threads))
@@ -134,9 +140,19 @@ def compile_network(model: nn.Module, call: Call, folder: Path | None) -> Fast:
         type(model).__name__, _rows(graph, decisions), before, after, fast, found.difference,
         _dense_bytes(model), bytes_of(parts), (),
     )  # fmt: skip
-    network = Fast(graph, decisions, report, None if fast else model)
+    if not fast:
+        bare = Graph((), {}, (), (), graph.signature)
+        return Fast(bare, {}, report, model)
+    network = Fast(graph, decisions, report)
     network.adopt(values, parts, program)
     return network
+
+
+def _with_weights(graph: Graph, model: nn.Module) -> Graph:
+    """The graph with a model's own parameters and buffers."""
+    state = {name: tensor.detach() for name, tensor in model.state_dict(keep_vars=True).items()}
+    weights = {n: state.get(n.removeprefix("self."), w) for n, w in graph.weights.items()}
+    return replace(graph, weights=weights)
 
 
 def _check(model: nn.Module, call: Call) -> None:

@@ -36,7 +36,7 @@ KEY = "secateur.fast"
 SCHEMA = 1
 _KERNEL = re.compile(
     r"torch|llvm-recurrent|llvm-csr ([1-9]|1[0-3])/[1-8]|vec-(sliced|blocks|banked) [1-9]\d{0,2}|"
-    r"emit-\w{4,6}(-loop [1-9]\d?/[1-9]\d{2,5}/[1-9]\d{0,5}| [1-9]\d?x[1-9])"
+    r"emit-\w{4,6}(-loop [1-9]\d?/[1-9]\d{2,8}/[1-9]\d{0,5}(/1)?| [1-9]\d?x[1-9])"
 )
 _KINDS = {"dtype": torch.dtype, "layout": torch.layout, "memory_format": torch.memory_format}
 _FIELDS = {"schema", "graph", "layers", "decisions", "report"}
