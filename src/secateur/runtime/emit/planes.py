@@ -126,7 +126,7 @@ def ways(layer: Planes, isa: Isa) -> list[Way]:
     elif layer.density > 0.06:
         loops = [loop(8), loop(8, True), loop(5)]
     else:
-        loops = [loop(5), loop(8)]
+        loops = [loop(5), loop(8), loop(12)]
     if isa.wide:
         return [Tile(30, 1), *loops]
     return [*loops, Tile(6, 2)] if 24 * layer.nnz < _CODE else loops
