@@ -12,8 +12,8 @@ from torch import Tensor
 from secateur.engine.graph import Node
 from secateur.engine.layer import Layer
 from secateur.engine.layout import Form, split_phases
+from secateur.engine.prepared import Tasks
 from secateur.runtime.kernels import images, llvm, norms
-from secateur.runtime.machine import parallel
 
 
 class Slot:
@@ -51,7 +51,7 @@ class NativeStep:
         self._like = like.shape, like.stride()
         self._ahead, self._grain, self._images, self._steps = 4 * ahead, grain, rows, steps
         self._count = -(-count // grain) * grain
-        self._tables: dict[int, np.ndarray] = {}
+        self._tasks: dict[int, tuple[Tasks, np.ndarray]] = {}
 
     def __call__(self, run: list[Any]) -> None:
         """Run it on the threads that torch has now."""
@@ -59,26 +59,25 @@ class NativeStep:
         x = run[source.place] if isinstance(source, Slot) else source
         if x.stride() != self._like[1]:
             x = torch.empty_strided(*self._like).copy_(x)
-        table = self._table(torch.get_num_threads()).copy()
-        table[:, 0] += x.data_ptr() + self._ahead
-        parallel(self._address, table)
+        threads = torch.get_num_threads()
+        if threads not in self._tasks:
+            table = self._table(threads)
+            self._tasks[threads] = Tasks(self._address, table), table[:, 0].copy()
+        tasks, offsets = self._tasks[threads]
+        np.add(offsets, x.data_ptr() + self._ahead, out=tasks.table[:, 0])
+        tasks()
 
     def _table(self, threads: int) -> np.ndarray:
-        found = self._tables.get(threads)
-        if found is None:
-            size = -(-self._count // (threads * self._grain)) * self._grain
-            ranges = [(b, min(b + size, self._count)) for b in range(0, self._count, size)]
-            y, place = self._target.data_ptr(), self._geometry.ctypes.data
-            found = np.array(
-                [
-                    (4 * i * self._steps[0], y + 4 * i * self._steps[1], place, *limits, 0, 0)
-                    for i in range(self._images)
-                    for limits in ranges
-                ],
-                np.int64,
-            )
-            self._tables[threads] = found
-        return found
+        """One row for each image and range; the first column counts from the input's start."""
+        size = -(-self._count // (threads * self._grain)) * self._grain
+        ranges = [(b, min(b + size, self._count)) for b in range(0, self._count, size)]
+        y, place = self._target.data_ptr(), self._geometry.ctypes.data
+        rows = [
+            (4 * i * self._steps[0], y + 4 * i * self._steps[1], place, *limits, 0, 0)
+            for i in range(self._images)
+            for limits in ranges
+        ]
+        return np.array(rows, np.int64).reshape(-1, 7)
 
 
 def phases(

@@ -13,7 +13,7 @@ from torch import Tensor
 from secateur.engine.graph import Node, refs, substitute
 from secateur.engine.kernels import tasks
 from secateur.engine.native import Slot
-from secateur.runtime.machine import parallel
+from secateur.engine.prepared import Tasks
 from secateur.runtime.planes import Kernel
 
 Step = Callable[[list[Any]], None]
@@ -43,29 +43,27 @@ class PlanesStep:
         self.chosen, self._held = chosen, held
         self._size = planes, positions, images
         self._starts, self._steps = starts, steps
-        self._tables: dict[int, np.ndarray] = {}
+        self._tasks: dict[int, Tasks] = {}
 
     def __call__(self, run: list[Any]) -> None:
         """Run the kernel on the threads that torch has now."""
-        parallel(self.chosen.kernel.address, self.table(torch.get_num_threads()))
+        threads = torch.get_num_threads()
+        if threads not in self._tasks:
+            self._tasks[threads] = Tasks(self.chosen.kernel.address, self.table(threads))
+        self._tasks[threads]()
 
     def table(self, threads: int) -> np.ndarray:
         """Addresses and ranges, one task a row."""
-        found = self._tables.get(threads)
-        if found is None:
-            planes, positions, images = self._size
-            each = max(1, threads // images)
-            ranges = tasks(self.chosen.kernel, planes, positions, each, self.chosen.weights)
-            rows = []
-            for i in range(images):
-                ahead = [
-                    start + 4 * i * step
-                    for start, step in zip(self._starts, self._steps, strict=True)
-                ]
-                rows += [[*ahead, *limits] for limits in ranges]
-            found = np.array(rows, np.int64).reshape(-1, 7)
-            self._tables[threads] = found
-        return found
+        planes, positions, images = self._size
+        each = max(1, threads // images)
+        ranges = tasks(self.chosen.kernel, planes, positions, each, self.chosen.weights)
+        rows = []
+        for i in range(images):
+            ahead = [
+                start + 4 * i * step for start, step in zip(self._starts, self._steps, strict=True)
+            ]
+            rows += [[*ahead, *limits] for limits in ranges]
+        return np.array(rows, np.int64).reshape(-1, 7)
 
 
 def arguments(node: Node, values: Mapping[str, Any]) -> Callable[[list[Any]], tuple[Any, Any]]:
