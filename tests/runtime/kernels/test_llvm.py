@@ -19,8 +19,12 @@ def answer(code: llvm.Code) -> int:
 
 def fresh(text: str, folder: Path) -> int:
     """The answer, as a process that has compiled nothing yet would get it."""
+    kept = dict(llvm._LOADED)  # others go on running what they loaded
     llvm._LOADED.clear()
-    return answer(llvm.load(text, folder=folder))
+    try:
+        return answer(llvm.load(text, folder=folder))
+    finally:
+        llvm._LOADED.update(kept)
 
 
 def only(folder: Path) -> Path:
