@@ -146,9 +146,9 @@ def gates() -> Row:
         "ResNet-18, 224 x 224": (
             torchvision.models.resnet18().eval(), torch.randn(24, 3, 224, 224),
         ),
-        "MLP 2048-8192-2048": (
-            nn.Sequential(nn.Linear(2048, 8192), nn.ReLU(), nn.Linear(8192, 2048)).eval(),
-            torch.randn(256, 2048),
+        "MLP 1536-6144-1536": (
+            nn.Sequential(nn.Linear(1536, 6144), nn.ReLU(), nn.Linear(6144, 1536)).eval(),
+            torch.randn(256, 1536),
         ),
     }  # fmt: skip
     found: Row = {}

@@ -4,7 +4,16 @@ import numpy as np
 import pytest
 import torch
 
-from secateur.adapt.heads import Head, confidence, fit_finest, fit_head, look, pool, thresholds
+from secateur.adapt.heads import (
+    Head,
+    _ridge,
+    confidence,
+    fit_finest,
+    fit_head,
+    look,
+    pool,
+    thresholds,
+)
 
 
 def test_a_linear_truth_is_found() -> None:
@@ -15,6 +24,16 @@ def test_a_linear_truth_is_found() -> None:
     assert torch.allclose(head(x), x @ truth.mT + torch.tensor([1.0, 2.0, 3.0]), atol=0.05)
     found = np.linalg.lstsq(np.c_[x.numpy(), np.ones(200)], (x @ truth.mT).numpy(), rcond=None)[0]
     assert np.allclose(head.linear.weight.numpy(), found[:-1].T, atol=0.05)
+
+
+def test_fewer_samples_than_features() -> None:
+    x, y = torch.randn(12, 30).double(), torch.randn(12, 2).double()
+    ((weight, bias),) = _ridge(x, y, (0.1,))
+    z = (x - x.mean(0)) / x.std(0, correction=0)
+    wanted = torch.linalg.solve(
+        z.mT @ z + 0.1 * 12 * torch.eye(30).double(), z.mT @ (y - y.mean(0))
+    )
+    assert torch.allclose(x @ weight.mT + bias, z @ wanted + y.mean(0), atol=1e-8)
 
 
 def test_constant_features_do_no_harm() -> None:

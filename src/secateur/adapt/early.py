@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from secateur.adapt.depths import depths
 from secateur.adapt.exiting import Exits, first, stops, visiting
-from secateur.adapt.heads import confidence, fit_finest, look, pool, thresholds
+from secateur.adapt.heads import confidence, fit_finest, look, pool, safer, thresholds
 from secateur.adapt.next_token import NextToken, is_decoder, layers_of, token_heads
 from secateur.adapt.promise import last_safe, least_samples
 from secateur.core.batches import Call, check_model, untouched
@@ -102,6 +102,7 @@ def exits(
         ]
     risks = [risk for risk in _RISKS if risk <= 4 * (1 - guarantee)]
     table = thresholds(*_judged(dense, names, heads, tuning), risks)
+    table = torch.cat([safer(table[0]), table])
     tested = _judged(dense, names, heads, testing)
     outcomes = [_outcome(*tested, row) for row in table]
     count = len(tested[0][0])

@@ -12,6 +12,7 @@ _STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 """Ridge strengths that are tried, in units of a standardised feature's variance."""
 
 
+_PARTS = (0.01, 0.03, 0.1, 0.25, 0.5)
 _GRIDS = (4, 3, 2)
 _MOST = 1024  # means of a grid
 
@@ -120,11 +121,13 @@ def _ridge(x: Tensor, y: Tensor, strengths: Sequence[float]) -> list[tuple[Tenso
     """Weight `[classes, k]` and bias for each strength, on standardised features."""
     mean, deviation = x.mean(0), x.std(0, correction=0).clamp_min(1e-8)
     z, target = (x - mean) / deviation, y.mean(0)
-    gram, right, one = z.mT @ z, z.mT @ (y - target), torch.ones(x.shape[1]).to(x)
+    few = len(z) < z.shape[1]  # fewer samples than features: their products are fewer
+    gram = z @ z.mT if few else z.mT @ z
+    right, one = (y - target) if few else z.mT @ (y - target), torch.ones(len(gram)).to(x)
     found = []
     for strength in strengths:
-        stiff = gram + torch.diag(strength * len(z) * one)
-        weight = torch.linalg.solve(stiff, right).mT / deviation
+        solved = torch.linalg.solve(gram + torch.diag(strength * len(z) * one), right)
+        weight = (z.mT @ solved if few else solved).mT / deviation
         found.append((weight, target - weight @ mean))
     return found
 
@@ -142,6 +145,18 @@ def confidence(logits: Tensor) -> Tensor:
     """
     top = logits.float().softmax(-1).topk(min(2, logits.shape[-1])).values
     return top[:, 0] - top[:, 1] if top.shape[1] == 2 else torch.ones_like(top[:, 0])
+
+
+def safer(row: Tensor) -> Tensor:
+    """Thresholds between those given and certainty, safest first, `[steps, heads]`.
+
+    Thresholds that were never wrong on a few samples are wrong on others.
+
+    Example:
+        >>> safer(torch.tensor([0.5, float("inf")]))[-1]
+        tensor([0.7500,    inf])
+    """
+    return torch.stack([1 - (1 - row) * part for part in _PARTS])
 
 
 def thresholds(sure: Sequence[Tensor], right: Sequence[Tensor], risks: Sequence[float]) -> Tensor:
