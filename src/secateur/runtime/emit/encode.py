@@ -98,7 +98,7 @@ def encode(rows: Rows, wide: bool) -> tuple[np.ndarray, np.ndarray]:
         >>> encode(rows, wide=True)[0].tobytes().hex(" ")
         '62 72 7d 48 18 48 ff'
     """
-    tables = np.array(_EVEX if wide else _VEX)
+    tables = np.array(_EVEX if wide else _VEX, np.int32)
     scalar = rows.op >= _VECTOR
     vector = np.where(scalar, 0, rows.op)
     space, prefix, opcode, memory = tables.T[:, vector]
@@ -108,10 +108,10 @@ def encode(rows: Rows, wide: bool) -> tuple[np.ndarray, np.ndarray]:
     keep = np.ones(table.shape, bool)
 
     reg, src, rm = rows.reg, rows.src, rows.rm
-    step = np.full(len(vector), 1)
+    step: int | np.ndarray = 1
     if wide:
         single = (vector == FMA_BROADCAST).astype(np.int32)
-        step = np.where(single | (vector == BROADCAST), 4, 64)
+        step = np.where(single | (vector == BROADCAST), 4, 64).astype(np.int32)
         table[:, 0] = 0x62
         high = np.where(memory, 0, rm >> 4)  # a fifth bit, of registers only
         table[:, 1] = _not(reg >> 3) << 7 | _not(high) << 6 | _not(rm >> 3) << 5 | space
@@ -130,11 +130,10 @@ def encode(rows: Rows, wide: bool) -> tuple[np.ndarray, np.ndarray]:
     mode = np.where(memory, np.where(none, 0x00, np.where(near, 0x40, 0x80)), 0xC0)
     table[:, head - 2] = opcode
     table[:, head - 1] = mode | (reg & 7) << 3 | rm & 7
-    table[:, head] = np.where(near, rows.distance // step, rows.distance) & 255
-    for byte in range(1, 4):
-        table[:, head + byte] = rows.distance >> 8 * byte & 255
-        keep[:, head + byte] = memory & ~near
+    distance = np.where(near, rows.distance // step, rows.distance).astype("<i4")
+    table[:, head:] = distance.view(np.uint8).reshape(-1, 4)
     keep[:, head] = memory & ~none
+    keep[:, head + 1 :] = (memory & ~near)[:, None]
 
     at = np.flatnonzero(scalar)
     for number, text in enumerate(_SCALAR.values(), start=_VECTOR):
@@ -143,7 +142,7 @@ def encode(rows: Rows, wide: bool) -> tuple[np.ndarray, np.ndarray]:
         table[here, head - len(code) : head] = np.frombuffer(code, np.uint8)
         keep[here, : head - len(code)] = False
         keep[here, head - len(code) :] = True
-        table[here, head] = rows.distance[here] & 255
+        table[here, head:] = rows.distance[here].astype("<i4")[:, None].view(np.uint8)
     return table[keep], np.cumsum(keep.sum(1))
 
 
