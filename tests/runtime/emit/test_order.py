@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from secateur.runtime.emit.order import Tile, blocks, order
-from secateur.runtime.planes import from_conv, from_linear
+from secateur.runtime.planes import Planes, from_conv, from_linear
 
 
 @pytest.mark.parametrize("positions", [8, 64])
@@ -50,3 +50,13 @@ def test_a_layer_without_non_zeros_has_one_block() -> None:
     layer = from_linear(np.zeros((5, 4), np.float32), pitch=8)
     found = order(layer, Tile(2, 1), 8)
     assert (found.groups, found.blocks, len(found.segment)) == (3, 1, 0)
+
+
+def test_two_taps_of_a_row_at_one_place_are_in_two_runs() -> None:
+    offsets = np.array([0, 4, 4, 4, 9, 4, 9], np.int64)
+    layer = Planes(2, np.array([0, 5, 7], np.int64), offsets, np.arange(7, dtype=np.float32))
+    found = order(layer, Tile(2, 1), 8)
+    assert found.offset.tolist() == [0, 4, 4, 4, 4, 9, 9]
+    assert found.row.tolist() == [0, 0, 1, 0, 0, 0, 1]
+    assert found.run.tolist() == [1, 2, 2, 1, 1, 2, 2]
+    assert found.value.tolist() == [0, 1, 5, 2, 3, 4, 6]

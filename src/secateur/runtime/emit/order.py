@@ -53,9 +53,14 @@ def order(layer: Planes, tile: Tile, lanes: int) -> Order:
     segment = block * groups + group
     # Rows are in order already, and sorting keeps what is equal in order.
     at = np.lexsort((layer.offsets, segment))
+    again = np.zeros(len(at), np.int64)
+    same = _same(segment[at], layer.offsets[at], row[at])
+    if same.any():  # two taps of a row at one place: the second one is in a run of its own
+        number = np.arange(len(at))
+        again[at] = number - np.maximum.accumulate(np.where(same, 0, number))
+        at = np.lexsort((row, again, layer.offsets, segment))
+    first = ~_same(segment[at], layer.offsets[at], again[at])
     segment, offset = segment[at], layer.offsets[at]
-    first = np.ones(len(at), bool)
-    first[1:] = (segment[1:] != segment[:-1]) | (offset[1:] != offset[:-1])
     starts = np.flatnonzero(first)
     lengths = np.diff(starts, append=len(at))
     return Order(
@@ -69,6 +74,13 @@ def order(layer: Planes, tile: Tile, lanes: int) -> Order:
         run=np.repeat(lengths, lengths),
         place=np.arange(len(at)) - np.repeat(starts, lengths),
     )
+
+
+def _same(*columns: np.ndarray) -> np.ndarray:
+    """Where all columns are as they are one place before."""
+    found = np.zeros(len(columns[0]), bool)
+    found[1:] = np.all([c[1:] == c[:-1] for c in columns], axis=0)
+    return found
 
 
 def blocks(offsets: np.ndarray, positions: int, budget: int) -> np.ndarray:
