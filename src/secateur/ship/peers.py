@@ -86,6 +86,11 @@ def _program(model: nn.Module, call: Call) -> Any:
     return torch.export.export(model, call.args, dict(call.kwargs), strict=False)
 
 
+def _recurrent(model: nn.Module) -> bool:
+    """Whether `torch.export` would write out every step of a sequence; tracing does not."""
+    return any(isinstance(module, nn.RNNBase) for module in model.modules())
+
+
 def _arrays(call: Call) -> list[Any]:
     return [t.detach().numpy() for t in tensors_in((call.args, dict(call.kwargs)))]
 
@@ -97,8 +102,11 @@ def _onnxruntime(model: nn.Module, call: Call, threads: int) -> Run:
     options.intra_op_num_threads = threads
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"
-        program = _program(model, call)
-        torch.onnx.export(program, (), path, dynamo=True, external_data=True, verbose=False)
+        if _recurrent(model):
+            torch.onnx.export(model, call.args, path, dynamo=False, verbose=False)
+        else:
+            program = _program(model, call)
+            torch.onnx.export(program, (), path, dynamo=True, external_data=True, verbose=False)
         session = runtime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     names = [item.name for item in session.get_inputs()]
     feeds = dict(zip(names, _arrays(call), strict=True))
@@ -112,9 +120,11 @@ def _openvino(model: nn.Module, call: Call, threads: int) -> Run:
         "INFERENCE_PRECISION_HINT": "f32",
         "PERFORMANCE_HINT": "LATENCY",
     }
-    compiled = openvino.Core().compile_model(
-        openvino.convert_model(_program(model, call)), "CPU", settings
-    )
+    if _recurrent(model):
+        converted = openvino.convert_model(model, example_input=call.args)
+    else:
+        converted = openvino.convert_model(_program(model, call))
+    compiled = openvino.Core().compile_model(converted, "CPU", settings)
     request = compiled.create_infer_request()
     return partial(request.infer, _arrays(call))
 
