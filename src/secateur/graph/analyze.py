@@ -166,7 +166,7 @@ def _state_facts(trace: Trace, slots: AttributeTracer, model: nn.Module) -> None
 
 
 def _set_unused_aside(trace: Trace, model: nn.Module) -> None:
-    """Freeze parameters and buffers that the run did not touch; forget other tensors."""
+    """Freeze what the run did not touch of parameters and buffers; forget other tensors."""
     registered = {name for name, _ in [*model.named_parameters(), *model.named_buffers()]}
     for name in [name for name in trace.tensors if name not in trace.used]:
         if name in registered:
@@ -174,6 +174,10 @@ def _set_unused_aside(trace: Trace, model: nn.Module) -> None:
                 axis.freeze(Reason("not used when the model ran on the example"))
         else:
             del trace.tensors[name]
+    taken = {leaf for axis, _, _ in trace.sliced for leaf in axis.leaves()}
+    for _, rest, why in trace.sliced:  # a longer input may use more of it
+        for leaf in {leaf for axis in rest for leaf in axis.leaves()} - taken:
+            leaf.freeze(why)
 
 
 def _named_leaves(trace: Trace) -> set[Axis]:

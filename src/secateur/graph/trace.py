@@ -70,11 +70,14 @@ class Trace:
         self.flow = Flow()
         self.final_states: list[Tensor] = []  # of recurrent layers
         self.states: dict[int, list[Axis]] = {}  # outputs that the model takes back
+        self.sliced: list[tuple[Axis, list[Axis], Reason]] = []  # stored tensors: taken, left over
+        self._memory: set[int] = set()  # of stored tensors
         for name, tensor in named_tensors(model):
             self.owners[id(tensor)] = name
             self.tensors[name] = tensor
             self.give(tensor, [Axis(size) for size in tensor.shape])
             self._origin[tensor] = (name, tuple(range(tensor.dim())))
+            self._memory.add(_address(tensor))
 
     # --- axes -----------------------------------------------------------------------------------
 
@@ -174,6 +177,10 @@ class Trace:
         found = self._origin.get(tensor)
         return None if found is None else found[0]
 
+    def stores(self, tensor: Tensor) -> bool:
+        """Whether the model keeps the tensor's memory, as a parameter, a buffer or an attribute."""
+        return bool(tensor.numel()) and _address(tensor) in self._memory
+
     def count_macs(self, op: str, factor: int, axes: list[Axis]) -> None:
         """Add to the multiply-accumulates of the module that is running."""
         key = (self.module, op, tuple(axis.find().id for axis in axes))
@@ -270,6 +277,10 @@ class _Functions(TorchFunctionMode):
 def _set_fused(mkldnn: bool, cudnn: bool) -> None:
     torch._C._set_mkldnn_enabled(mkldnn)
     torch._C._set_cudnn_enabled(cudnn)
+
+
+def _address(tensor: Tensor) -> int:
+    return tensor.untyped_storage().data_ptr() if tensor.layout == torch.strided else id(tensor)
 
 
 @contextmanager

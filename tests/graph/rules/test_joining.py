@@ -73,3 +73,50 @@ def test_an_empty_piece_is_nothing() -> None:
     model = Between(lambda m, y: torch.cat([y[:, :0], y], 1))
     assert free(analyze(model, X)) == {"a": 8}
     cuts(model, X)
+
+
+class Positions(nn.Module):
+    """Places of a table that is longer than the example, added to a sequence."""
+
+    def __init__(self, learned: bool) -> None:
+        super().__init__()
+        table = torch.randn(1, 40, 6)
+        if learned:
+            self.table = nn.Parameter(table)
+        else:
+            self.register_buffer("table", table)
+        self.register_buffer("mask", torch.ones(40, 40).tril())
+        self.a, self.b = nn.Linear(4, 6), nn.Linear(6, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        n = x.shape[1]
+        y = self.a(x) + self.table[:, :n]
+        return self.b(self.mask[:n, :n] @ y)
+
+
+@pytest.mark.parametrize("learned", [True, False])
+def test_what_the_example_left_over_of_a_table_stays(learned: bool) -> None:
+    model = Positions(learned)
+    graph = analyze(model, torch.randn(2, 7, 4))
+    assert list(free(graph).values()) == [6]
+    reasons = [axis.frozen for axis in graph.axes.values() if axis.n == 33]
+    assert reasons and all("only a part of it" in r.text for r in reasons if r is not None)
+    assert None not in reasons
+
+
+class Packed(nn.Module):
+    """Queries, keys and values are rows of one weight, sliced by hand."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.w, self.out = nn.Parameter(torch.randn(18, 4)), nn.Linear(6, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = x @ self.w[:6].T, x @ self.w[6:12].T, x @ self.w[12:].T
+        return self.out(torch.softmax(q @ k.transpose(-1, -2), -1) @ v)
+
+
+def test_slices_that_take_everything_leave_nothing_over() -> None:
+    graph = analyze(Packed(), torch.randn(2, 5, 4))
+    reasons = [axis.frozen.text for axis in graph.axes.values() if axis.frozen is not None]
+    assert not any("only a part" in reason for reason in reasons)

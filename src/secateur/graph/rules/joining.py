@@ -120,6 +120,9 @@ def slice_rule(op: Op) -> None:
             op.trace.scratch.setdefault("slices", []).append(
                 (start, stop, size, before, piece, after)
             )
+            if op.trace.stores(op.args["self"]):
+                why = op.trace.reason("only a part of it was used on the example", "slice")
+                op.trace.sliced.append((piece, [before, after], why))
     axes[d] = piece
     op.give(op.out, axes)
 
