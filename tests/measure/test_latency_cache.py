@@ -62,7 +62,7 @@ def test_two_processes_leave_a_valid_file(tmp_path: Path) -> None:
     assert [run.wait(timeout=300) for run in runs] == [0, 0]
     [file] = tmp_path.iterdir()
     times = json.loads(file.read_text())["times"]
-    assert times["x59"] == 59.0 or times["y59"] == 59.0  # the last to write has all of its own
+    assert 59.0 in (times.get("x59"), times.get("y59"))  # the last to write has what it wrote
     assert all(times[key] == float(key[1:]) for key in times)
 
 
