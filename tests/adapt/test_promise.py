@@ -2,10 +2,18 @@
 
 import numpy as np
 import pytest
+import torch
 from scipy.stats import binom
+from torch import nn
 
-from secateur.adapt.promise import binomial_tail, last_safe, least_samples
-from secateur.core.errors import RecipeError
+from secateur.adapt.promise import (
+    binomial_tail,
+    check_promise,
+    last_safe,
+    least_samples,
+    parted,
+)
+from secateur.core.errors import InputError, RecipeError
 
 
 @pytest.mark.parametrize("samples", [1, 17, 400, 5000])
@@ -52,3 +60,20 @@ def test_the_least_number_of_samples() -> None:
 def test_senseless_promises_are_refused(rate: float, delta: float) -> None:
     with pytest.raises(RecipeError):
         last_safe([0], 10, rate, delta)
+
+
+def test_every_part_of_the_data_has_one_use() -> None:
+    model, x = nn.Linear(1, 1), torch.arange(100.0)[:, None]
+    batches = [x[k : k + 10] for k in range(0, 100, 10)]
+    fit, tuning, testing = parted(model, batches, 100, "tests need")
+    seen = [torch.cat([call.args[0] for call in part]).flatten() for part in (fit, tuning, testing)]
+    assert torch.cat(seen).sort().values.tolist() == x.flatten().tolist()
+    assert len(seen[1]) < len(seen[0]) and len(seen[1]) < len(seen[2])
+    with pytest.raises(InputError, match="the data splits into 1 part, and tests need 5"):
+        parted(model, x[:1], 100, "tests need")
+
+
+@pytest.mark.parametrize(("guarantee", "delta"), [(0, 0.1), (1, 0.1), (0.9, 0), (0.9, 1)])
+def test_promises_that_make_no_sense_are_refused(guarantee: float, delta: float) -> None:
+    with pytest.raises(RecipeError, match="both lie between 0 and 1"):
+        check_promise(guarantee, delta)

@@ -12,12 +12,12 @@ from secateur.adapt.depths import depths
 from secateur.adapt.exiting import Exits, first, stops, visiting
 from secateur.adapt.heads import confidence, fit_finest, look, pool, safer, thresholds
 from secateur.adapt.next_token import NextToken, is_decoder, layers_of, token_heads
-from secateur.adapt.promise import last_safe, least_samples
+from secateur.adapt.promise import check_promise, last_safe, least_samples, parted
 from secateur.core.batches import Call, check_model, untouched
 from secateur.core.errors import InputError, RecipeError
 from secateur.core.page import plural
 from secateur.core.tensors import light_copy
-from secateur.measure.calibration import calibration, first_sample, take
+from secateur.measure.calibration import first_sample
 
 _RISKS = (0.0, *(2.0**k / 1000 for k in range(-2, 9)))
 """How often heads may be wrong on the data that thresholds are chosen on, safest first."""
@@ -72,28 +72,16 @@ def exits(
         RecipeError: The promise makes no sense, or there is no depth to leave at.
     """
     check_model(model)
-    if not 0 < guarantee < 1 or not 0 < delta < 1:
-        raise RecipeError(
-            f"guarantee={guarantee!r}, delta={delta!r}: both lie between 0 and 1",
-            hint="for example guarantee=0.99, delta=0.05",
-        )
-    calls = calibration(model, take(data, samples), samples=samples).calls
-    if len(calls) < 5:
-        raise InputError(
-            f"the data splits into {len(calls)} parts, and exits need 5",
-            hint="give more samples, in batches along the first dimension",
-        )
-    fit, tuning, testing = (
-        [call for k, call in enumerate(calls) if k % 5 in part] for part in ((0, 1), (2,), (3, 4))
-    )
+    check_promise(guarantee, delta)
+    fit, tuning, testing = parted(model, data, samples, "exits need")
     dense, names = light_copy(model), None if at is None else tuple(at)
-    if is_decoder(dense, calls[0]):
+    if is_decoder(dense, fit[0]):
         dense = NextToken(dense)
         names = layers_of(dense, names)
         stops(dense, names)
         heads: Sequence[Any] = token_heads(dense, names, fit)
     else:
-        names = names or depths(model, calls[0])
+        names = names or depths(model, fit[0])
         stops(dense, names)
         features, wanted = _observe(dense, names, [look] * len(names), fit)
         coarse = _observe(dense, names, [pool] * len(names), fit[:1])[0]
@@ -112,7 +100,7 @@ def exits(
     wrong, result.leaving = outcomes[safe] if safe >= 0 else (0, result.leaving)
     result.guarantee, result.delta = guarantee, delta
     result.tested, result.agreed = count, count - wrong
-    result.costs = _costs(result, first_sample(calls[0]))
+    result.costs = _costs(result, first_sample(fit[0]))
     if safe < 0:
         least = least_samples(1 - guarantee, delta)
         result.notes = (

@@ -10,14 +10,14 @@ from torch import Tensor, nn
 
 from secateur.adapt.heads import Head, fit_head
 from secateur.adapt.next_token import NextToken, is_decoder
-from secateur.adapt.promise import last_safe, least_samples
+from secateur.adapt.promise import check_promise, last_safe, least_samples, parted
 from secateur.adapt.skippable import Layers, Skippable, counts
 from secateur.core.batches import Call, check_model, untouched
 from secateur.core.errors import InputError, RecipeError
 from secateur.core.page import plural
 from secateur.core.tensors import light_copy
 from secateur.graph.analyze import analyze
-from secateur.measure.calibration import calibration, first_sample, take
+from secateur.measure.calibration import first_sample
 from secateur.recover.distance import distance, outputs
 
 _SHARES = (1.0, 0.99, 0.97, 0.94, 0.9, 0.85, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1, 0.0)
@@ -80,19 +80,10 @@ def skip(
         RecipeError: The promise makes no sense, or there are too few residual blocks.
     """
     check_model(model)
-    if not 0 < guarantee < 1 or not 0 < delta < 1:
-        raise RecipeError(
-            f"guarantee={guarantee!r}, delta={delta!r}: both lie between 0 and 1",
-            hint="for example guarantee=0.99, delta=0.05",
-        )
-    calls = calibration(model, take(data, samples), samples=samples).calls
-    if len(calls) < 5:
-        raise InputError(
-            f"the data splits into {plural(len(calls), 'part')}, and skipping needs 5",
-            hint="give more samples, in batches along the first dimension",
-        )
-    decoder = is_decoder(model, calls[0])
-    found = analyze(model, first_sample(calls[0])).blocks[1:]  # the first one's output decides
+    check_promise(guarantee, delta)
+    fit, tuning, testing = parted(model, data, samples, "skipping needs")
+    decoder = is_decoder(model, fit[0])
+    found = analyze(model, first_sample(fit[0])).blocks[1:]  # the first one's output decides
     if not found:
         raise RecipeError(
             f"{type(model).__name__} has fewer than two residual blocks",
@@ -107,10 +98,7 @@ def skip(
     for name, block in wrapped.items():
         copied.set_submodule(name, block)
     layers = Layers(NextToken(copied) if decoder else copied, (), nn.Identity(), float("inf"))
-    layers.names = _order(layers, wrapped, calls[:2], most)
-    fit, tuning, testing = (
-        [call for k, call in enumerate(calls) if k % 5 in part] for part in ((0, 1), (2,), (3, 4))
-    )
+    layers.names = _order(layers, wrapped, fit[:2], most)
     kind = LastHead if decoder else Head
     features, margins = _margins(layers, kind, fit)
     layers.head = kind(fit_head(features, margins).linear)

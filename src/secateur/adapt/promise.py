@@ -2,10 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from math import ceil, exp, lgamma, log
+from typing import Any
 
-from secateur.core.errors import RecipeError
+from torch import nn
+
+from secateur.core.batches import Call
+from secateur.core.errors import InputError, RecipeError
+from secateur.core.page import plural
+from secateur.measure.calibration import calibration, take
+
+
+def check_promise(guarantee: float, delta: float) -> None:
+    """Raise `RecipeError` unless a promise and the chance that it is broken make sense."""
+    if not 0 < guarantee < 1 or not 0 < delta < 1:
+        raise RecipeError(
+            f"guarantee={guarantee!r}, delta={delta!r}: both lie between 0 and 1",
+            hint="for example guarantee=0.99, delta=0.05",
+        )
+
+
+def parted(
+    model: nn.Module, data: Iterable[Any], samples: int, what: str
+) -> tuple[list[Call], list[Call], list[Call]]:
+    """Data to fit on, to find thresholds on, and to test a promise on: two, one and two fifths.
+
+    what: the start of "... 5", for the error.
+
+    Raises:
+        InputError: There are fewer than five parts.
+    """
+    calls = calibration(model, take(data, samples), samples=samples).calls
+    if len(calls) < 5:
+        raise InputError(
+            f"the data splits into {plural(len(calls), 'part')}, and {what} 5",
+            hint="give more samples, in batches along the first dimension",
+        )
+    fit, tuning, testing = (
+        [call for k, call in enumerate(calls) if k % 5 in part] for part in ((0, 1), (2,), (3, 4))
+    )
+    return fit, tuning, testing
 
 
 def binomial_tail(failures: int, samples: int, rate: float) -> float:

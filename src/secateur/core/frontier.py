@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from secateur.core.chart import Chart, Mark, svg
-from secateur.core.errors import FileError
 from secateur.core.page import Line, Page, Table, amount, milliseconds, plain, plural
 from secateur.core.panel import Panel
+from secateur.core.picture import write_svg
 
 COSTS = {"macs": "MACs", "params": "parameters", "bytes": "bytes", "latency": "milliseconds"}
 
@@ -124,16 +124,7 @@ class Frontier:
         Raises:
             FileError: The path does not end in .svg, or cannot be written.
         """
-        target = Path(path)
-        if target.suffix.lower() != ".svg":
-            raise FileError(
-                f"{target.name} is not the name of an SVG file", hint="for example front.svg"
-            )
-        try:
-            target.write_text(svg(self.chart), encoding="utf-8")
-        except OSError as error:
-            raise FileError(f"{target.name} cannot be written: {error.strerror}") from error
-        return target
+        return write_svg(path, svg(self.chart), "front.svg")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""

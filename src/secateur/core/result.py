@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from secateur.core import bars, chart
 from secateur.core.attempt import Attempt, tradeoff
-from secateur.core.errors import FileError
 from secateur.core.inspection import Inspection
 from secateur.core.measured import Comparison, Frozen, Latency, Measured, Verification, frozen_lines
 from secateur.core.page import Line, Page, Table, amount, change, html, plain, plural
+from secateur.core.picture import write_svg
 from secateur.core.plan import Plan, Reason
 
 if TYPE_CHECKING:
@@ -108,16 +108,7 @@ class Result:
         Raises:
             FileError: The path does not end in .svg, or cannot be written.
         """
-        target = Path(path)
-        if target.suffix.lower() != ".svg":
-            raise FileError(
-                f"{target.name} is not the name of an SVG file", hint="for example result.svg"
-            )
-        try:
-            target.write_text(self.picture, encoding="utf-8")
-        except OSError as error:
-            raise FileError(f"{target.name} cannot be written: {error.strerror}") from error
-        return target
+        return write_svg(path, self.picture, "result.svg")
 
     def __repr__(self) -> str:
         """Short: the weights are not printed."""

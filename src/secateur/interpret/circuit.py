@@ -12,10 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from secateur.core.drawing import Drawing, shortest, svg
-from secateur.core.errors import FileError, InputError
+from secateur.core.errors import InputError
 from secateur.core.layout import Mask
 from secateur.core.page import Line, Page, Table, html, plain, plural
 from secateur.core.panel import Panel
+from secateur.core.picture import write_svg
 from secateur.interpret.ablate import UNITS, Places
 from secateur.interpret.attribute import attributions
 from secateur.interpret.smallest import smallest
@@ -137,7 +138,7 @@ class Circuit:
         Raises:
             FileError: The path does not end in .svg, or cannot be written.
         """
-        return write_svg(self.drawing, path)
+        return write_svg(path, svg(self.drawing), "circuit.svg")
 
 
 @torch.inference_mode(False)
@@ -270,18 +271,4 @@ def _some(mask: Mask, most: int = 12) -> str:
     return ", ".join(map(str, found[:most])) + (", …" if len(found) > most else "")
 
 
-def write_svg(drawing: Drawing, path: str | Path) -> Path:
-    """Write a drawing into a file; returns the path."""
-    target = Path(path)
-    if target.suffix.lower() != ".svg":
-        raise FileError(
-            f"{target.name} is not the name of an SVG file", hint="for example circuit.svg"
-        )
-    try:
-        target.write_text(svg(drawing), encoding="utf-8")
-    except OSError as error:
-        raise FileError(f"{target.name} cannot be written: {error.strerror}") from error
-    return target
-
-
-__all__ = ["Behaviour", "Circuit", "circuit", "write_svg"]
+__all__ = ["Behaviour", "Circuit", "circuit"]

@@ -15,7 +15,7 @@ from secateur.core.chart import Chart, Mark
 from secateur.core.drawing import Drawing, svg
 from secateur.core.page import Line, Page, Table, html, plain, plural
 from secateur.core.panel import Panel
-from secateur.interpret.circuit import write_svg
+from secateur.core.picture import write_svg
 
 MAJORITY = 0.5
 
@@ -159,7 +159,7 @@ class Features:
         Raises:
             FileError: The path does not end in .svg, or cannot be written.
         """
-        return write_svg(self.drawing, path)
+        return write_svg(path, svg(self.drawing), "circuit.svg")
 
     def to_dict(self) -> Mapping[str, Any]:
         """Plain values, for JSON."""
