@@ -6,6 +6,8 @@
 
 Every part keeps its rows in the JSON file, so that ours can run again without the peers. Names of
 cases may follow the part. Peers go on where they were interrupted; with --again they start anew.
+Many cores share the peers' work by `--budgets` and `--share 1/4` (every fourth setting), each with
+a `--json` of its own; `merge --parts *.json` puts these into one.
 
 All results are counted the same way: MACs by torch.utils.flop_counter, quality on the report set. A
 peer is tried in all its settings, with and without re-estimated batch norms; the settings that do
@@ -104,12 +106,16 @@ def ours_rows(case: Case) -> Iterator[Row]:
             yield {**row, "failed": _line(raised)}
 
 
-def peer_rows(case: Case, old: list[Row]) -> Iterator[list[Row]]:
+def peer_rows(
+    case: Case, old: list[Row], budgets: list[str] | None = None, share: tuple[int, int] = (1, 1)
+) -> Iterator[list[Row]]:
     """Every peer's finalists at every budget that is not done yet, or why there are none."""
-    found = settings(case)
+    found = settings(case)[share[0] - 1 :: share[1]]
     full = macs(case.build(), case)
     hopeless = {row["who"]: row for row in old if "failed" in row}
     for budget in (*BUDGETS, *([HALF] if case.halved else [])):
+        if budgets and str(budget) not in budgets:
+            continue
         for peer in dict.fromkeys(s.peer for s in found):
             done = [r for r in old if r["who"] == peer and r["budget"] == budget]
             if len(done) >= FINALISTS or any("failed" in r for r in done):
@@ -227,7 +233,24 @@ def machine() -> str:
     return f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}"
 
 
-def run(part: str, names: list[str], path: Path, again: bool) -> None:
+def merge(path: Path, parts: list[Path]) -> None:
+    """Put what several processes measured into one file: of each cell the best that were chosen."""
+    results = json.loads(path.read_text())
+    for name, case in results["cases"].items():
+        found = [row for part in parts for row in _known(part, name) if row["who"] != "dense"]
+        cells = {(row["who"], row["budget"]) for row in found}
+        rows = [row for row in case["rows"] if (row["who"], row["budget"]) not in cells]
+        for who, budget in sorted(cells, key=str):
+            mine = [row for row in found if (row["who"], row["budget"]) == (who, budget)]
+            done = [row for row in mine if "score" in row]
+            sign = -1 if case["metric"] == "accuracy" else 1
+            done.sort(key=lambda row: sign * row.get("selected", 0.0))
+            rows += done if who == "secateur" else done[:FINALISTS] or mine[:1]
+        case["rows"] = rows
+    path.write_text(json.dumps(results, indent=1) + "\n")
+
+
+def run(part: str, names: list[str], path: Path, again: bool, **only: Any) -> None:
     """Measure one part of some cases; rows are kept as soon as they are there."""
     for name in names or list(CASES):
         case = CASES[name]()
@@ -235,9 +258,9 @@ def run(part: str, names: list[str], path: Path, again: bool) -> None:
         if part == "ours":
             groups = ([row] for row in ours_rows(case))
         elif any(row["who"] == "dense" for row in old):
-            groups = peer_rows(case, old)
+            groups = peer_rows(case, old, **only)
         else:
-            groups = chain(map(_dense, [case]), peer_rows(case, old))
+            groups = chain(map(_dense, [case]), peer_rows(case, old, **only))
         if part == "ours" or again:
             mine = part == "ours"
             _keep(path, name, case, [r for r in _known(path, name) if _ours(r) != mine])
@@ -287,17 +310,24 @@ def _quiet(groups: Iterator[list[Row]]) -> Iterator[list[Row]]:
 def main() -> None:
     """Run a part, or write the page."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("part", choices=("peers", "ours", "write"))
+    parser.add_argument("part", choices=("peers", "ours", "merge", "write"))
     parser.add_argument("cases", nargs="*", choices=[*CASES, []], default=[])
     parser.add_argument("--again", action="store_true", help="Measure again what is known.")
     parser.add_argument("--data", type=Path, default=quality_cases.DATA)
+    parser.add_argument("--budgets", nargs="*", help="Peers: only these; all if not given.")
+    parser.add_argument("--share", default="1/1", help="Peers: which part of the settings.")
+    parser.add_argument("--parts", type=Path, nargs="*", default=[], help="Files to merge.")
     parser.add_argument("--json", type=Path, default=Path("benchmarks/quality.json"))
     parser.add_argument("--out", type=Path, default=Path("docs/quality.md"))
     options = parser.parse_args()
     quality_cases.DATA = options.data
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", torch.get_num_threads())))
-    if options.part != "write":
-        run(options.part, options.cases, options.json, options.again)
+    if options.part == "merge":
+        merge(options.json, options.parts)
+    elif options.part != "write":
+        nth, of = map(int, options.share.split("/"))
+        only = {"budgets": options.budgets, "share": (nth, of)}
+        run(options.part, options.cases, options.json, options.again, **only)
     write(options.out, json.loads(options.json.read_text()))
 
 
