@@ -1,6 +1,7 @@
 """How much of the world can be pruned: the zoo, every model in its own process, with limits.
 
     python benchmarks/coverage.py --set all --out docs/coverage.md
+    python benchmarks/coverage.py --shuffle 0 --seconds 120    # a sample, as large as time allows
 
 A model is "ok" when half of every prunable axis was asked for, at least 30 % of its parameters are
 gone, the outputs have the same shapes and are finite, a backward pass works, and zeroing the
@@ -13,7 +14,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import multiprocessing
+import random
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -40,13 +43,19 @@ def main() -> None:
         (s, n) for s in names for n in registry(s) if fnmatch(n, options.filter)
         if (s, n, options.peer) not in seen
     ]  # fmt: skip
+    if options.shuffle is not None:
+        random.Random(options.shuffle).shuffle(jobs)
+    end = time.perf_counter() + options.seconds
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOAD)
     with (
         ThreadPoolExecutor(options.jobs) as pool,
         options.json.open("a" if options.resume else "w") as file,
     ):
-        for number, row in enumerate(pool.map(lambda job: attempt(context, job, options), jobs), 1):
+        rows = pool.map(
+            lambda job: attempt(context, job, options) if time.perf_counter() < end else None, jobs
+        )
+        for number, row in enumerate((row for row in rows if row is not None), 1):
             done.append(row)
             file.write(json.dumps(row) + "\n")
             file.flush()
@@ -68,6 +77,10 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--jobs", type=int, default=1, help="models at a time")
     parser.add_argument(
         "--json", type=Path, default=Path("coverage.jsonl"), help="rows, one a line"
+    )
+    parser.add_argument("--shuffle", type=int, help="a seed: models in random order")
+    parser.add_argument(
+        "--seconds", type=float, default=math.inf, help="no model is started later than this"
     )
     parser.add_argument("--resume", action="store_true", help="keep the rows that are there")
     parser.add_argument("--out", type=Path, help="the markdown file to write")

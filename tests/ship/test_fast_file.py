@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import random
+import resource
 from pathlib import Path
 from typing import Any
 
@@ -132,3 +134,135 @@ def test_cut_short(network: tuple[nn.Module, Fast], tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(sc.errors.FileError):
         load_fast(path)
+
+
+def _leaves(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """The paths to everything in nested lists and dicts."""
+    items = value.items() if isinstance(value, dict) else enumerate(value)
+    found = []
+    for key, inner in items:
+        found.append((*path, key))
+        if isinstance(inner, (dict, list)):
+            found += _leaves(inner, (*path, key))
+    return found
+
+
+ODD: list[Any] = [
+    0, 1, -1, 8, 255, 1 << 31, -(1 << 40), 1e300, float("nan"), None, True, "", "layer", "relu",
+    [], {}, [0, 0], {"ref": "x"}, {"tuple": []}, {"float": "0x1p5"}, {"dtype": "float16"},
+    "llvm-csr 4/1", "vec-sliced 8", "aten.relu.default",
+]  # fmt: skip
+
+
+def _inside(text: str, draw: random.Random) -> str:
+    """The content with one to three things in it changed, left out, repeated or swapped."""
+    content = json.loads(text)
+    for _ in range(draw.choice([1, 1, 1, 2, 3])):
+        paths = _leaves(content)
+        *path, last = draw.choice(paths)
+        where = content
+        for key in path:
+            where = where[key]
+        kind = draw.randrange(4)
+        if kind == 0:
+            del where[last]
+        elif kind == 1 and isinstance(where, list):
+            where.insert(last, draw.choice(where))
+        elif kind == 2 and type(where[last]) is int:
+            where[last] += draw.choice([-2, -1, 1, 2, 16])
+        else:
+            where[last] = draw.choice(ODD)
+    return json.dumps(content)
+
+
+def _outside(data: bytes, draw: random.Random) -> bytes:
+    """The file with a byte, or some, changed, added or left out; its header as long as it says."""
+    header = 8 + int.from_bytes(data[:8], "little")
+    at, n = draw.randrange(8, draw.choice([header, len(data)])), draw.randint(1, 8)
+    new = [
+        data[:at] + bytes([data[at] ^ (1 << draw.randrange(8))]) + data[at + 1 :],
+        data[:at] + draw.randbytes(n) + data[at:],
+        data[:at] + data[at + n :],
+    ][draw.randrange(3)]
+    if at < header:
+        new = (header - 8 + len(new) - len(data)).to_bytes(8, "little", signed=True) + new[8:]
+    return new
+
+
+def mutate(path: Path, folder: Path, seed: int, count: int) -> int:
+    """Read changed files; the number that were refused."""
+    draw, data, refused = random.Random(seed), path.read_bytes(), 0
+    with safe_open(path, "pt") as file:
+        metadata, tensors = file.metadata(), {n: file.get_tensor(n) for n in file.keys()}  # noqa: SIM118
+    other = folder / "changed.sct"
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for _ in range(count):
+        if draw.randrange(2):
+            other.write_bytes(_outside(data, draw))
+        else:
+            save_file(tensors, other, {**metadata, KEY: _inside(metadata[KEY], draw)})
+        try:
+            assert isinstance(load_fast(other), Fast)
+        except sc.errors.FileError as error:
+            refused += 1
+            assert error.message
+    more = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    assert more < 100_000, f"{more} KiB"
+    return refused
+
+
+def test_mutated_files(network: tuple[nn.Module, Fast], tmp_path: Path) -> None:
+    sc.export(network[1], tmp_path / "m.sct")
+    assert mutate(tmp_path / "m.sct", tmp_path, 0, 400) > 200
+
+
+@pytest.mark.slow
+def test_very_many_mutated_files(network: tuple[nn.Module, Fast], tmp_path: Path) -> None:
+    sc.export(network[1], tmp_path / "m.sct")
+    assert mutate(tmp_path / "m.sct", tmp_path, 1, 100_000) > 50_000
+
+
+def test_a_layer_that_reads_beyond_its_inputs_is_refused(
+    network: tuple[nn.Module, Fast], tmp_path: Path
+) -> None:
+    path, x = tmp_path / "m.sct", torch.randn(2, 3, 8, 10)
+    sc.export(network[1], path)
+
+    def residual(content: Any, _: Any) -> None:
+        _first(content, "layer").update(residual=True)
+
+    damaged(path, residual)
+    with pytest.raises(sc.errors.FileError, match="operation 'layer' cannot be at"):
+        load_fast(path)
+
+    def smaller(content: Any, _: Any) -> None:  # torch would repeat it
+        name = next(n for n, layer in content["layers"].items() if layer["label"] == "head")
+        content["layers"][name]["residual"] = True
+        nodes = content["graph"]["nodes"]
+        at = next(i for i, node in enumerate(nodes) if node[0] == name)
+        one = ["one", "aten.ones.default", {"tuple": [[1]]}, {"dict": {}}]
+        nodes[at][2]["tuple"].append({"ref": "one"})
+        nodes.insert(at, one)
+
+    sc.export(network[1], path)
+    damaged(path, smaller)
+    with pytest.raises(sc.errors.InputError, match="'head' has no kernel for inputs of shapes"):
+        load_fast(path)(x)
+
+
+@pytest.mark.parametrize(("label", "kernel"), [("head", "emit-avx2 1x9"), ("conv", "vec-sliced 8")])
+def test_kernels_that_do_not_fit_are_refused(
+    network: tuple[nn.Module, Fast], tmp_path: Path, label: str, kernel: str
+) -> None:
+    path = tmp_path / "m.sct"
+    sc.export(network[1], path)
+
+    def change(content: Any, _: Any) -> None:
+        name = next(n for n, layer in content["layers"].items() if layer["label"] == label)
+        content["decisions"][name]["kernel"] = kernel
+
+    damaged(path, change)
+    again = load_fast(path)
+    if kernel in {decision.kernel for decision in again.decisions.values()}:
+        with pytest.raises(sc.errors.SecateurError, match="is not one of this machine"):
+            again(torch.randn(2, 3, 8, 10))

@@ -10,7 +10,7 @@ from time import perf_counter
 import numpy as np
 import torch
 
-from secateur.core.errors import SecateurError
+from secateur.core.errors import InputError, SecateurError
 from secateur.engine.graph import Graph, Node
 from secateur.engine.kernels import build, is_flat, names, planes_of
 from secateur.engine.layer import Dense, Layer
@@ -125,6 +125,7 @@ def assemble(graph: Graph, shapes: Shapes, decisions: Mapping[str, Decision]) ->
             inside = layout.split.get(name) or layout.values[source]
         else:
             inside = out if name in plain else tokens(shapes[source])
+        _check(by_name[name], layer, shapes)
         planes = planes_of(layer, inside, out)
         kernels[name] = Chosen(build(kernel, layer, planes), np.diff(planes.indptr))
     sequences = {
@@ -133,6 +134,19 @@ def assemble(graph: Graph, shapes: Shapes, decisions: Mapping[str, Decision]) ->
         if decision.kernel == SEQUENCE
     }
     return Parts(graph, layout, kernels, {}, sequences)
+
+
+def _check(node: Node, layer: Layer, shapes: Shapes) -> None:
+    """Kernels read what they are told to: torch's broadcasting and missing batches are refused."""
+    source, *others = (shapes[name] for name in node.refs)
+    batched = not layer.dims or len(source) == layer.dims + 2
+    alike = [tuple(shape) for shape in others] == [tuple(shapes[node.name])] * layer.residual
+    if not batched or not alike:
+        raise InputError(
+            f"layer {layer.label!a} has no kernel for inputs of shapes "
+            f"{[list(shapes[name]) for name in node.refs]}",
+            hint="call the network with inputs as those that it was compiled for",
+        )
 
 
 def _key(layer: Layer, inside: Form, out: Form, images: int) -> str:

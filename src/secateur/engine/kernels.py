@@ -12,7 +12,7 @@ import numpy as np
 
 from secateur.core.errors import SecateurError
 from secateur.engine.layer import Layer
-from secateur.engine.layout import Form
+from secateur.engine.layout import SLACK, Form
 from secateur.runtime import formats
 from secateur.runtime.emit import planes as emitted
 from secateur.runtime.emit.order import Tile as Straight
@@ -82,7 +82,7 @@ def build(name: str, layer: Layer, planes: Planes) -> Kernel:
         found = _build(name, layer, planes)
     except (ValueError, LookupError):
         found = None
-    if found is None:
+    if found is None or found.step > SLACK:  # it would write behind the memory of its layer
         raise SecateurError(f"kernel {name!a} is not one of this machine")
     return found
 
@@ -92,7 +92,7 @@ def _build(name: str, layer: Layer, planes: Planes) -> Kernel | None:
     if kind == "llvm-csr" and llvm.available():
         vectors, parts = (int(n) for n in tile.split("/"))
         return csr.CsrKernel(planes, csr.Tile(vectors, parts))
-    if is_flat(name) and llvm.available():
+    if is_flat(name) and not layer.dims and llvm.available():
         weight, number = layer.weight.dense().numpy(), int(tile)
         banked = kind == "vec-banked"
         pack = formats.banked if banked else _KINDS[kind.removeprefix("vec-")]

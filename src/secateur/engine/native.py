@@ -57,7 +57,7 @@ class NativeStep:
         """Run it on the threads that torch has now."""
         source = self._source
         x = run[source.place] if isinstance(source, Slot) else source
-        if x.stride() != self._like[1]:
+        if (x.shape, x.stride()) != self._like:  # another shape cannot be copied: that is refused
             x = torch.empty_strided(*self._like).copy_(x)
         threads = torch.get_num_threads()
         if threads not in self._tasks:

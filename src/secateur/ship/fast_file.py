@@ -35,7 +35,8 @@ from secateur.ship.weights import open_tensors
 KEY = "secateur.fast"
 SCHEMA = 1
 _KERNEL = re.compile(
-    r"torch|llvm-recurrent|llvm-csr ([1-9]|1[0-3])/[1-8]|vec-(sliced|blocks|banked) [1-9]\d{0,2}|"
+    r"torch|llvm-recurrent|llvm-csr ([1-9]|1[0-3])/[1-8]|vec-(sliced|blocks) [1-9]\d?|"
+    r"vec-banked [1-9]\d{0,2}|"
     r"emit-\w{4,6}(-loop [1-9]\d?/[1-9]\d{2,8}/[1-9]\d{0,5}(/1)?| [1-9]\d?x[1-9])"
 )
 _KINDS = {"dtype": torch.dtype, "layout": torch.layout, "memory_format": torch.memory_format}
@@ -222,6 +223,9 @@ def _graph(
         if kind is None:
             right = op.startswith("size.") or (op.startswith("aten.") and allowed(op))
         node = Node(name, op, tuple(_decode(args)), _decode(kwargs))
+        if isinstance(kind, Layer):  # what it reads, and what is added to the result
+            right &= len(node.args) == 1 + kind.residual and not node.kwargs
+            right &= all(isinstance(item, Ref) for item in node.args)
         if not right or not set(node.refs) <= known or name in known:
             _fail(path, f"operation {op!a} cannot be at {name!a}")
         if kind is None:
