@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from guarded import guarded
-from planes_reference import act
+from planes_reference import reference
 
 from secateur.runtime.planes import Kernel, Planes, from_conv
 
@@ -12,9 +14,10 @@ TOLERANCE = 2e-6  # relative to the sum of magnitudes that a position adds up
 
 
 def some_layer(rng: np.random.Generator, activation: str, residual: bool, masked: bool) -> Planes:
-    """A small convolution of any density, some rows and columns empty, with or without groups."""
-    out, inside, height, width = rng.integers(1, [12, 9, 7, 7])
+    """A small convolution of any density, some rows and columns empty, whatever its geometry."""
+    out, inside, height, width = rng.integers(1, [rng.choice([12, 40]), 9, 7, 7])
     kernel, groups = rng.choice([1, 1, 2, 3], 2), int(rng.integers(1, 3))
+    stride, padding, dilation = (rng.integers(low, low + 2, 2).tolist() for low in (1, 0, 1))
     weight = rng.standard_normal((out * groups, inside, *kernel)).astype(np.float32)
     weight *= rng.random(weight.shape) < rng.choice([0, 0.05, 0.1, 0.3, 0.6, 1])
     weight[rng.random(len(weight)) < 0.2] = 0
@@ -25,7 +28,9 @@ def some_layer(rng: np.random.Generator, activation: str, residual: bool, masked
         pitch=int((height + 2) * row + rng.integers(0, 20)),
         row=row,
         out_pitch=int(height * row + rng.integers(300, 320)),
-        padding=(int(rng.integers(0, 2)), int(rng.integers(0, 2))),
+        stride=stride,
+        padding=padding,
+        dilation=dilation,
         groups=groups,
         bias=rng.standard_normal(len(weight)).astype(np.float32) if rng.random() < 0.7 else None,
         activation=activation,
@@ -34,34 +39,27 @@ def some_layer(rng: np.random.Generator, activation: str, residual: bool, masked
     )
 
 
-def expected(
-    layer: Planes, x: np.ndarray, origin: int, begin: int, end: int, residual: np.ndarray | None
-) -> tuple[np.ndarray, np.ndarray]:
-    """What `planes_reference.reference` gives, by one gather instead of loops."""
-    y = np.zeros((layer.rows, end - begin))
-    size = np.zeros_like(y)
-    row = np.repeat(np.arange(layer.rows), np.diff(layer.indptr))
-    read = x[origin + layer.offsets[:, None] + np.arange(begin, end)]
-    product = read.astype(np.float64) * layer.values[:, None]
-    np.add.at(y, row, product)
-    np.add.at(size, row, np.abs(product))
-    for term in (layer.bias if layer.bias is None else layer.bias[:, None], residual):
-        if term is not None:
-            y += term
-            size += np.abs(term)
-    y = act(layer.activation, y)
-    if layer.mask is not None:
-        positions = np.arange(begin, end)
-        inside = positions < len(layer.mask)
-        inside[inside] = layer.mask[positions[inside]] != 0
-        y[:, ~inside] = 0
-    return y, size
+def fuzz(
+    rng: np.random.Generator,
+    make: Callable[[Planes], Kernel],
+    form: tuple[str, bool, bool],
+    layers: int,
+    runs: int,
+) -> float:
+    """The worst error of some layers; make: the kernel; form: activation, residual, mask."""
+    worst = 0.0
+    for _ in range(layers):
+        layer = some_layer(rng, *form)
+        kernel = make(layer)
+        for _ in range(runs):
+            worst = max(worst, check(rng, layer, kernel))
+    return worst
 
 
-def check(rng: np.random.Generator, layer: Planes, kernel: Kernel, in_place: bool = False) -> float:
+def check(rng: np.random.Generator, layer: Planes, kernel: Kernel) -> float:
     """One run over some positions and rows, in buffers without a float to spare: the worst error.
 
-    in_place: the residual is the output's own buffer.
+    Sometimes the residual is the output's own buffer.
     """
     low, high = layer.reach
     begin = int(rng.integers(0, 3)) * kernel.step
@@ -78,8 +76,9 @@ def check(rng: np.random.Generator, layer: Planes, kernel: Kernel, in_place: boo
     size = (layer.rows - 1) * layer.out_pitch + end
     y, before = guarded(size, at_end=at_end), rng.standard_normal(size).astype(np.float32)
     y[:] = before
-    residual = y if in_place else guarded(size, at_end=at_end)
-    if not in_place:
+    residual = y
+    if rng.integers(2):
+        residual = guarded(size, at_end=at_end)
         residual[:] = rng.standard_normal(size)
     places = np.arange(layer.rows)[:, None] * layer.out_pitch + np.arange(begin, end)
     added = residual[places] if layer.residual else None
@@ -89,7 +88,7 @@ def check(rng: np.random.Generator, layer: Planes, kernel: Kernel, in_place: boo
         residual.ctypes.data if layer.residual else 0,
         *(begin, end, first, last),
     )
-    right, magnitude = expected(layer, x, -first_read, begin, end, added)
+    right, magnitude = reference(layer, x, -first_read, begin, end, added)
     error = np.abs(y[places] - right)[first:last]
     assert (error <= TOLERANCE * magnitude[first:last] + 1e-30).all()
     untouched = np.ones(size, bool)

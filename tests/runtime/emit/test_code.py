@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from interpreter import call
-from planes_fuzz import TOLERANCE, expected, some_layer
+from planes_fuzz import TOLERANCE, some_layer
+from planes_reference import reference
 
 from secateur.runtime.emit.isa import AVX2, AVX512, Isa
 from secateur.runtime.emit.order import Tile
@@ -67,7 +68,7 @@ def interpreted(
     machine = call(code, start, [x, y, residual], arguments, windows)
     places = np.arange(layer.rows)[:, None] * layer.out_pitch + np.arange(end)
     added = residual[places] if layer.residual else None
-    right, size = expected(layer, x, origin, 0, end, added)
+    right, size = reference(layer, x, origin, 0, end, added)
     error = np.abs(y[places] - right)[first:last]
     assert (error <= TOLERANCE * size[first:last] + 1e-30).all()
     written = np.zeros(len(y), bool)

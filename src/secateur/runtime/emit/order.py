@@ -92,5 +92,5 @@ def blocks(offsets: np.ndarray, positions: int, budget: int) -> np.ndarray:
     columns, which = np.unique(offsets, return_inverse=True)
     grown = np.cumsum(np.minimum(np.diff(columns, prepend=columns[:1] - positions), positions))
     total = 4 * int(grown[-1]) if len(grown) else 0
-    many = max(1, -(-total // budget))
+    many = max(1, min(-(-total // budget), len(columns)))  # no block is empty of columns
     return ((grown - 1) * many // max(1, total // 4))[which]
