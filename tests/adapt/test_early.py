@@ -11,7 +11,7 @@ from secateur.core.errors import InputError, RecipeError
 
 def test_the_promise_holds_on_new_samples() -> None:
     net, x = chain()
-    early = sc.adapt.exits(net, x[:2000], guarantee=0.95)
+    early = sc.adapt.exits(net, x[:2000], guarantee=0.95, only_faster=False)
     new = torch.randn(2000, 8)
     with torch.no_grad():
         out, where = early.leave(new)
@@ -26,14 +26,17 @@ def test_the_promise_holds_on_new_samples() -> None:
 
 def test_a_lower_guarantee_lets_more_leave() -> None:
     net, x = chain()
-    costs = [sc.adapt.exits(net, x, guarantee=g, samples=1500).mean_cost for g in (0.99, 0.9, 0.7)]
+    costs = [
+        sc.adapt.exits(net, x, guarantee=g, samples=1500, only_faster=False).mean_cost
+        for g in (0.99, 0.9, 0.7)
+    ]
     assert costs[0] >= costs[1] >= costs[2]
     assert costs[0] > costs[2]
 
 
 def test_too_few_samples_to_promise_are_said() -> None:
     net, x = chain()
-    early = sc.adapt.exits(net, x[:50], guarantee=0.999)
+    early = sc.adapt.exits(net, x[:50], guarantee=0.999, only_faster=False)
     assert torch.equal(early(x), net(x))
     assert early.agreement == 1 and early.mean_cost == 1
     assert "2995 without a difference" in str(early)
@@ -42,8 +45,9 @@ def test_too_few_samples_to_promise_are_said() -> None:
 
 def test_the_page_says_what_was_tested() -> None:
     net, x = chain()
-    page = str(sc.adapt.exits(net, x[:1000], guarantee=0.9, delta=0.1))
-    assert "400 test samples" in page
+    early = sc.adapt.exits(net, x[:1000], guarantee=0.9, delta=0.1, only_faster=False)
+    page = str(early)
+    assert 350 < early.tested < 450 and f"on {early.tested} test samples" in page
     assert "at least 0.9 agree" in page
     assert "blocks.0" in page
 
@@ -51,7 +55,9 @@ def test_the_page_says_what_was_tested() -> None:
 def test_images_leave_from_maps() -> None:
     net, x = residual()
     net.train()
-    early = sc.adapt.exits(net, torch.randn(400, 3, 6, 6), guarantee=0.6, at=["blocks.0"])
+    early = sc.adapt.exits(
+        net, torch.randn(400, 3, 6, 6), guarantee=0.6, at=["blocks.0"], only_faster=False
+    )
     assert early.training and net.training
     assert not any(module._forward_hooks for module in net.modules())
     assert 0 < early.costs[0] < 1
@@ -87,7 +93,9 @@ def test_what_makes_no_sense_is_refused() -> None:
 
 def test_modules_without_one_entry_a_sample_are_refused() -> None:
     net = Recurrent().eval()
-    early = sc.adapt.exits(net, torch.randn(200, 6, 5), guarantee=0.5, at=["lstm"])
+    early = sc.adapt.exits(
+        net, torch.randn(200, 6, 5), guarantee=0.5, at=["lstm"], only_faster=False
+    )
     assert early(torch.randn(3, 6, 5)).shape == (3, 3)
 
     class Twice(nn.Module):

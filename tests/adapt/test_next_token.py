@@ -51,8 +51,8 @@ def test_the_last_word_decides() -> None:
     assert is_decoder(net, Call((ids,), {}))
     with torch.no_grad():
         assert torch.equal(NextToken(net)(ids), net(ids)["logits"][:, -1])
-    assert layers_of(NextToken(net), None) == tuple(f"net.layers.{k}" for k in (0, 1, 3, 4))
-    assert layers_of(NextToken(net), ["layers.3"]) == ("net.layers.3",)
+    assert layers_of(NextToken(net), None, 4) == tuple(f"net.layers.{k}" for k in (0, 1, 3, 4))
+    assert layers_of(NextToken(net), ["layers.3"], 4) == ("net.layers.3",)
 
 
 @torch.no_grad()
@@ -75,7 +75,7 @@ def test_heads_are_the_models_own_behind_a_matrix() -> None:
 
 def test_the_promise_holds_on_new_sequences() -> None:
     net = Decoder().eval()
-    early = sc.adapt.exits(net, [words(2000)], guarantee=0.9)
+    early = sc.adapt.exits(net, [words(2000)], guarantee=0.9, only_faster=False)
     assert early.agreement >= 0.9 and sum(early.leaving) > 0
     ids = words(1000)
     with torch.no_grad():
@@ -90,7 +90,7 @@ def test_the_promise_holds_on_new_sequences() -> None:
 
 def test_a_word_that_leaves_stops_the_computation() -> None:
     net, ran = Decoder().eval(), list[int]()
-    early = sc.adapt.exits(net, [words(300)], guarantee=0.9, at=["layers.2"])
+    early = sc.adapt.exits(net, [words(300)], guarantee=0.9, at=["layers.2"], only_faster=False)
     early.model.net.layers[3].register_forward_hook(lambda *_: ran.append(1))  # type: ignore[union-attr,index]
     early.thresholds.fill_(0.0)
     early(words(1))

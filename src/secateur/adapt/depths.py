@@ -18,7 +18,9 @@ def depths(model: nn.Module, call: Call, most: int = _MOST) -> tuple[str, ...]:
     """Up to `most` blocks, evenly spread over the network, in the order in which they run.
 
     A block is a child of the model, or of a sequence or list in it, that has parameters, runs once,
-    and gives a tensor with one entry a sample.
+    and gives a tensor with one entry a sample. What follows in a sequence and has no parameters,
+    such as an activation or a pooling, belongs to it: behind that there is less to look at, which
+    tells more.
 
     Example:
         >>> net = nn.Sequential(*[nn.Linear(2, 2) for _ in range(6)])
@@ -59,7 +61,7 @@ def _blocks(
     model: nn.Module, prefix: str = "", inside: bool = False
 ) -> Iterator[tuple[str, nn.Module]]:
     """Children with parameters; of the outermost sequences and lists, what is in them."""
-    children = [c for c in model.named_children() if any(True for _ in c[1].parameters())]
+    children = [c for c in model.named_children() if _has_parameters(c[1])]
     for name, child in children:
         path = f"{prefix}{name}"
         several = isinstance(child, (nn.Sequential, nn.ModuleList)) and len(child) > 1
@@ -68,4 +70,21 @@ def _blocks(
         elif len(children) == 1 and not inside and any(True for _ in child.children()):
             yield from _blocks(child, f"{path}.")
         else:
-            yield path, child
+            last = _last(model, name) if isinstance(model, nn.Sequential) else name
+            yield f"{prefix}{last}", model.get_submodule(last)
+
+
+def _last(sequence: nn.Sequential, name: str) -> str:
+    """The last of the modules behind one that have no parameters and are used once."""
+    names, modules = list(sequence._modules), list(sequence._modules.values())
+    place = names.index(name)
+    for later in range(place + 1, len(names)):
+        module = modules[later]
+        if module is None or _has_parameters(module) or modules.count(module) > 1:
+            break
+        place = later
+    return names[place]
+
+
+def _has_parameters(module: nn.Module) -> bool:
+    return any(True for _ in module.parameters())

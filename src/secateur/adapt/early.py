@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from secateur.adapt.depths import depths
-from secateur.adapt.exiting import Exits, first, stops, visiting
+from secateur.adapt.exiting import Exits, first, stops, visit
 from secateur.adapt.heads import confidence, fit_finest, look, pool, safer, thresholds
 from secateur.adapt.next_token import NextToken, is_decoder, layers_of, token_heads
+from secateur.adapt.paying import price, singles, worth
 from secateur.adapt.promise import check_promise, last_safe, least_samples, parted
 from secateur.core.batches import Call, check_model, untouched
 from secateur.core.errors import InputError, RecipeError
@@ -19,8 +20,10 @@ from secateur.core.page import plural
 from secateur.core.tensors import light_copy
 from secateur.measure.calibration import first_sample
 
-_RISKS = (0.0, *(2.0**k / 1000 for k in range(-2, 9)))
+_RISKS = (0.0, *(2.0 ** (k / 2) / 1000 for k in range(-4, 17)))
 """How often heads may be wrong on the data that thresholds are chosen on, safest first."""
+_NEVER, _WHOLE = float("inf"), "all inputs take the whole network"
+_TRIED, _KEPT = 8, 4  # exits by default: that are tried where time decides, and otherwise
 
 
 @torch.inference_mode(False)
@@ -32,15 +35,19 @@ def exits(
     delta: float = 0.05,
     at: Sequence[str] | None = None,
     samples: int = 2048,
+    only_faster: bool = True,
 ) -> Exits:
     """Let easy inputs leave a classifier early, with a promise to agree with the whole network.
 
-    At each depth a linear head on means and deviations (of maps also the means of a few parts)
-    learns the network's own outputs by ridge regression, without labels. Two fifths of the data fit
-    the heads, one fifth chooses thresholds of confidence, and on the other two fifths the promise
-    is tested: with probability `1 - delta` over these, the class is the whole network's on at least
-    a share `guarantee` of new inputs that are like the data. Where the data cannot support it,
-    inputs leave later, or never.
+    At each depth a linear head on the means and sizes of channels (of maps also the means of a few
+    parts) learns the network's own outputs by ridge regression, without labels. Two fifths of the
+    data fit the heads, one fifth chooses thresholds of confidence, and on the other two fifths the
+    promise is tested: with probability `1 - delta` over these, the class is the whole network's on
+    at least a share `guarantee` of new inputs that are like the data. Where the data cannot support
+    it, inputs leave later, or never.
+
+    Heads take time also of inputs that stay. What single samples take is timed here, and only those
+    exits are there that together save most of it; if none saves any, inputs never leave.
 
     A language model with outputs `[n, tokens, words]` becomes a classifier of the next word, with
     outputs `[n, words]`: heads are its own last norm and head, behind a matrix that is fitted to
@@ -53,9 +60,11 @@ def exits(
         data: Batches, labelled or not, best not those that the model was trained on.
         guarantee: The least agreement with the whole network.
         delta: The chance that the promise fails because of which samples were drawn.
-        at: Modules behind which inputs can leave, in order; by default up to four, evenly spread
-            over the blocks of the model.
+        at: Modules behind which inputs could leave, in order; by default up to eight, evenly
+            spread over the blocks of the model.
         samples: How many samples of the data are used at most.
+        only_faster: Leave out exits that save no time on single samples, timed here; otherwise
+            inputs leave at all that were named, by default at up to four.
 
     Papers: Teerapittayanon et al., BranchyNet, ICPR 2016; Schuster et al., Confident Adaptive
     Language Modeling, NeurIPS 2022; Belrose et al., the tuned lens, 2023; Angelopoulos et al.,
@@ -63,7 +72,7 @@ def exits(
 
     Example:
         >>> net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 8), nn.Linear(8, 2))
-        >>> early = sc.adapt.exits(net, torch.randn(1000, 4), guarantee=0.9, at=["1"])
+        >>> early = sc.adapt.exits(net, torch.randn(1000, 4), guarantee=0.9, only_faster=False)
         >>> early(torch.randn(1, 4)).shape
         torch.Size([1, 2])
 
@@ -75,40 +84,76 @@ def exits(
     check_promise(guarantee, delta)
     fit, tuning, testing = parted(model, data, samples, "exits need")
     dense, names = light_copy(model), None if at is None else tuple(at)
+    most = _TRIED if only_faster else _KEPT
+    whole = model
     if is_decoder(dense, fit[0]):
-        dense = NextToken(dense)
-        names = layers_of(dense, names)
-        stops(dense, names)
+        dense, whole = NextToken(dense), NextToken(model)
+        names = layers_of(dense, names, most)
+        keep = stops(dense, names)
         heads: Sequence[Any] = token_heads(dense, names, fit)
     else:
-        names = names or depths(model, fit[0])
-        stops(dense, names)
-        features, wanted = _observe(dense, names, [look] * len(names), fit)
-        coarse = _observe(dense, names, [pool] * len(names), fit[:1])[0]
-        heads = [
-            fit_finest(x, wanted, few.shape[1]) for x, few in zip(features, coarse, strict=True)
-        ]
+        names = names or depths(model, fit[0], most)
+        keep = stops(dense, names)
+        coarse, wanted = _observe(dense, names, [pool] * len(names), fit)
+        fine = _observe(dense, names, [look] * len(names), fit)[0]
+        heads = [fit_finest(*x, wanted) for x in zip(coarse, fine, strict=True)]
     risks = [risk for risk in _RISKS if risk <= 4 * (1 - guarantee)]
-    table = thresholds(*_judged(dense, names, heads, tuning), risks)
-    table = torch.cat([safer(table[0]), table])
-    tested = _judged(dense, names, heads, testing)
-    outcomes = [_outcome(*tested, row) for row in table]
-    count = len(tested[0][0])
-    safe = last_safe([wrong for wrong, _ in outcomes], count, 1 - guarantee, delta)
-    never = torch.full((len(names),), float("inf"))
-    result = Exits(dense, names, heads, table[safe] if safe >= 0 else never)
-    wrong, result.leaving = outcomes[safe] if safe >= 0 else (0, result.leaving)
+    sure, right = _judged(dense, names, heads, tuning)
+    chosen: Sequence[int] = range(len(names))
+    if only_faster:
+
+        def leaving(some: Sequence[int]) -> tuple[int, ...]:
+            """How many would leave where, if the promise held on the data of the thresholds."""
+            parts = [sure[k] for k in some], [right[k] for k in some]
+            rows = [_outcome(*parts, row) for row in _table(*parts, risks)]
+            fine = [out for wrong, out in rows if wrong <= (1 - guarantee) * len(sure[0])]
+            return fine[-1] if fine else (0,) * len(some)
+
+        chosen = worth(price(dense, heads, first_sample(fit[0])), leaving, len(sure[0]))
+        keep(chosen)
+    some, table = [names[k] for k in chosen], torch.empty(0, 0)
+    if chosen:
+        table = _table([sure[k] for k in chosen], [right[k] for k in chosen], risks)
+    result = Exits(dense, some, [heads[k] for k in chosen], torch.full((len(some),), _NEVER))
     result.guarantee, result.delta = guarantee, delta
-    result.tested, result.agreed = count, count - wrong
     result.costs = _costs(result, first_sample(fit[0]))
-    if safe < 0:
-        least = least_samples(1 - guarantee, delta)
-        result.notes = (
-            f"no exit can promise {guarantee:g} on {plural(count, 'test sample')} ({least} without "
-            "a difference would do): all inputs take the whole network",
-        )
     result.check_compaction(fit[0])
+    if not chosen:
+        result.notes = (f"heads would take more time than they save: {_WHOLE}",)
+        return result.train(model.training)
+    result.notes = _tested(result, table, testing)
+    timed = singles(whole, result.eval(), testing)
+    if timed is not None:
+        result.times, result.timed = timed
+    if only_faster and result.times is not None and result.times[0] <= result.times[1]:
+        result.close()
+        result.notes += (f"exits save no time here: {_WHOLE}",)
     return result.train(model.training)
+
+
+def _table(sure: Sequence[Tensor], right: Sequence[Tensor], risks: Sequence[float]) -> Tensor:
+    """Thresholds of all exits, safest first, `[settings, exits]`."""
+    found = thresholds(sure, right, risks)
+    return torch.cat([safer(found[0]), found])
+
+
+def _tested(result: Exits, table: Tensor, calls: Sequence[Call]) -> tuple[str, ...]:
+    """Give the exits the last thresholds with which the promise holds; what is to be said of it."""
+    sure, right = _judged(result.model, result.names, list(result.heads), calls)
+    outcomes, count = [_outcome(sure, right, row) for row in table], len(sure[0])
+    rate = 1 - result.guarantee
+    safe = last_safe([wrong for wrong, _ in outcomes], count, rate, result.delta)
+    result.tested = result.agreed = count
+    if safe < 0:
+        least = least_samples(rate, result.delta)
+        return (
+            f"no exit can promise {result.guarantee:g} on {plural(count, 'test sample')} ({least} "
+            f"without a difference would do): {_WHOLE}",
+        )
+    result.thresholds.copy_(table[safe])
+    wrong, result.leaving = outcomes[safe]
+    result.agreed = count - wrong
+    return ()
 
 
 class _Collect:
@@ -135,8 +180,7 @@ def _observe(
     with untouched(model), torch.no_grad():
         for call in calls:
             seen = _Collect(read)
-            with visiting(seen):
-                out = call.run(model)
+            out = visit(model, call, seen)
             if not isinstance(out, Tensor) or out.dim() != 2:
                 raise InputError(
                     "exits need a classifier with one output [n, classes]",

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from secateur.adapt.heads import confidence
+from secateur.adapt.heads import confidence, confidence_of_one
 from secateur.apply.verify import compare
 from secateur.core.batches import Call, untouched
 from secateur.core.errors import RecipeError
-from secateur.core.page import Line, Page, Table, plain, plural
+from secateur.core.page import Line, Page, Table, milliseconds, plain, plural
 
-Decide = Callable[[int, Tensor], Tensor]
-"""Of an exit's number and the logits there: which samples leave."""
+Decide = Callable[[int, Tensor], Any]
+"""Of an exit's number and the logits there: which samples leave, `[n]`; of one sample whether."""
 
 
 class Visitor(Protocol):
@@ -28,6 +27,7 @@ class Visitor(Protocol):
         ...
 
 
+_NEVER = float("inf")
 _visitor: ContextVar[Visitor | None] = ContextVar("visitor", default=None)
 
 
@@ -46,21 +46,22 @@ class Stop:
         return None if visitor is None else visitor.arrive(self.number, out)
 
 
-@contextmanager
-def visiting(visitor: Visitor) -> Iterator[None]:
-    """Lead the stops that this thread passes to a visitor."""
-    token = _visitor.set(visitor)
-    try:
-        yield
-    finally:
-        _visitor.reset(token)
-
-
 class Left(BaseException):
     """All samples have left: the rest of the network is not run.
 
     Not an `Exception`, so that no `except Exception` in a model's code holds it up.
     """
+
+
+def visit(model: nn.Module, call: Call, visitor: Visitor) -> Any:
+    """Run a model, and lead the stops on the way to a visitor; None where all samples left."""
+    token = _visitor.set(visitor)
+    try:
+        return call.run(model)
+    except Left:
+        return None
+    finally:
+        _visitor.reset(token)
 
 
 class Run:
@@ -74,15 +75,22 @@ class Run:
         self.heads, self.decide, self.compact = heads, decide, compact
         self.left: Tensor | None = None  # numbers of the samples that are in the pass
         self.parts: list[tuple[int, Tensor, Tensor]] = []  # exit, samples, logits
+        self.alone: tuple[int, Tensor] | None = None  # exit and logits of a single sample
 
     def arrive(self, number: int, out: Any) -> Any:
         """Let those who are sure leave."""
         x = first(out)
         if self.left is None:
+            if len(x) == 1:  # most of the time is in what need not be done here
+                logits = self.heads[number](x)
+                if self.decide(number, logits):
+                    self.alone = number, logits
+                    raise Left
+                return None
             self.left = torch.arange(len(x), device=x.device)
         inside = x if self.compact or len(self.left) == len(x) else x[self.left]
         logits = self.heads[number](inside)
-        leaving = self.decide(number, logits)
+        leaving = torch.as_tensor(self.decide(number, logits), device=x.device).reshape(-1)
         if not bool(leaving.any()):
             return None
         self.parts.append((number, self.left[leaving], logits[leaving]))
@@ -96,6 +104,9 @@ class Run:
 
     def outputs(self, last: Tensor | None, exits: int) -> tuple[Tensor, Tensor]:
         """All outputs, and at which exit each sample left (`exits` for the network's end)."""
+        if self.alone is not None:
+            number, logits = self.alone
+            return logits, torch.tensor([number], device=logits.device)
         if not self.parts:
             assert last is not None
             return last, torch.full((len(last),), exits, device=last.device)
@@ -127,6 +138,8 @@ class Exits(nn.Module):
     names: the modules behind which the exits are. thresholds: how sure each head must be.
     agreed, tested: samples on which the promise was tested, and on how many the class was the same.
     leaving: how many of them left at each exit. costs: the share of the work up to each exit.
+    times: milliseconds of a single sample in the whole network and here, the means of `timed` test
+    samples; None where nothing was timed.
     """
 
     def __init__(
@@ -135,26 +148,36 @@ class Exits(nn.Module):
         super().__init__()
         self.model, self.heads = model, nn.ModuleList(heads)
         self.names = tuple(names)
-        self.register_buffer("thresholds", thresholds.float())
+        self.register_buffer("thresholds", thresholds.double())
         self.compacts = False
         self.guarantee, self.delta, self.tested, self.agreed = 1.0, 0.0, 0, 0
         self.leaving: tuple[int, ...] = (0,) * len(self.names)
         self.costs: tuple[float, ...] = (1.0,) * len(self.names)
+        self.times: tuple[float, float] | None = None
+        self.timed = 0
         self.notes: tuple[str, ...] = ()
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Logits `[n, classes]`: the head's of samples that left, the network's of the others."""
-        if self.training or not bool(torch.isfinite(self.thresholds).any()):
+        if self.training or min(self.thresholds.tolist(), default=_NEVER) == _NEVER:
             return self.model(*args, **kwargs)
         return self.leave(*args, **kwargs)[0]
 
     def leave(self, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
         """The logits, and the number of the exit at which each sample left (the last: none)."""
+        thresholds = self.thresholds.tolist()
 
-        def sure(number: int, logits: Tensor) -> Tensor:
-            return confidence(logits) >= self.thresholds[number]
+        def sure(number: int, logits: Tensor) -> Tensor | bool:
+            if len(logits) == 1:
+                return confidence_of_one(logits) >= thresholds[number]
+            return confidence(logits) >= thresholds[number]
 
         return self._run(Call(args, kwargs), sure, self.compacts)
+
+    def close(self) -> None:
+        """Let no input leave."""
+        self.thresholds.fill_(_NEVER)
+        self.leaving, self.agreed = (0,) * len(self.names), self.tested
 
     def work(self, call: Call, number: int) -> None:
         """Do what is done where all samples leave at one exit."""
@@ -178,24 +201,21 @@ class Exits(nn.Module):
         self.compacts = agree and 0 < int(last.sum()) < len(last)
 
     def _run(self, call: Call, decide: Decide, compact: bool) -> tuple[Tensor, Tensor]:
-        run, last = Run(list(self.heads), decide, compact), None
-        try:
-            with visiting(run):
-                last = call.run(self.model)
-        except Left:
-            pass
-        return run.outputs(last, len(self.names))
+        run = Run(list(self.heads), decide, compact)
+        return run.outputs(visit(self.model, call, run), len(self.names))
 
     @property
     def agreement(self) -> float:
-        """The share of test samples with the whole network's class."""
-        return self.agreed / max(self.tested, 1)
+        """The share of test samples with the whole network's class; 1 where none is needed."""
+        return self.agreed / self.tested if self.tested else 1.0
 
     @property
     def mean_cost(self) -> float:
         """The mean share of the whole network's work on the test samples."""
+        if not self.tested:
+            return 1.0
         early = sum(n * cost for n, cost in zip(self.leaving, self.costs, strict=True))
-        return (early + self.tested - sum(self.leaving)) / max(self.tested, 1)
+        return (early + self.tested - sum(self.leaving)) / self.tested
 
     @property
     def page(self) -> Page:
@@ -210,9 +230,13 @@ class Exits(nn.Module):
         batch = "samples that leave are taken out of their batch"
         if not self.compacts:
             batch = "a batch stops when all its samples can leave"
-        return (
-            Line(f"Exits of {type(self.model).__name__}", title=True),
-            Table(("behind", "work", "sure from", "leave"), tuple(rows)),
+        table = (Table(("behind", "work", "sure from", "leave"), tuple(rows)),) if rows else ()
+        lines = [Line(batch, "quiet")] if rows else []
+        if self.times is not None:
+            dense, mine = (milliseconds(ms) for ms in self.times)
+            text = f"single samples: {dense} -> {mine} (means of {plural(self.timed, 'sample')})"
+            lines.append(Line(text, "plain" if self.times[1] < self.times[0] else "warn"))
+        promise = (
             Line(
                 f"on {plural(self.tested, 'test sample')}: {self.mean_cost:.1%} of the work, "
                 f"{self.agreement:.2%} with the class of the whole network"
@@ -221,7 +245,12 @@ class Exits(nn.Module):
                 f"promise: at least {self.guarantee:g} agree, unless the test samples were a "
                 f"chance of {self.delta:g}"
             ),
-            Line(batch, "quiet"),
+        )
+        return (
+            Line(f"Exits of {type(self.model).__name__}", title=True),
+            *table,
+            *(promise if self.tested else ()),
+            *lines,
             *(Line(f"note: {note}", "warn") for note in self.notes),
         )
 
@@ -230,12 +259,13 @@ class Exits(nn.Module):
         return plain(self.page)
 
 
-def stops(model: nn.Module, names: Sequence[str]) -> None:
-    """Put a stop behind each of the modules, for good.
+def stops(model: nn.Module, names: Sequence[str]) -> Callable[[Sequence[int]], None]:
+    """Put a stop behind each of the modules; returns what leaves only some of them, by number.
 
     Raises:
         RecipeError: There is no such module.
     """
+    made = list[tuple[Stop, Any]]()
     for number, name in enumerate(names):
         try:
             module = model.get_submodule(name)
@@ -243,4 +273,14 @@ def stops(model: nn.Module, names: Sequence[str]) -> None:
             raise RecipeError(
                 f"there is no module {name!r}", hint="names are those of model.named_modules()"
             ) from error
-        module.register_forward_hook(Stop(number))
+        stop = Stop(number)
+        made.append((stop, module.register_forward_hook(stop)))
+
+    def keep(numbers: Sequence[int]) -> None:
+        for number, (stop, handle) in enumerate(made):
+            if number in numbers:
+                stop.number = numbers.index(number)
+            else:
+                handle.remove()
+
+    return keep

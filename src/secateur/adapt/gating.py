@@ -116,12 +116,10 @@ class Gated(nn.Module):
         found = pool(x)
         if columns is None:
             return found
-        whole = found.new_zeros(1, found.shape[1] // len(columns) * len(self._usual))
-        whole[:, : len(self._usual)] = self._usual
-        places = (
-            [columns] if found.shape[1] == len(columns) else [columns, columns + len(self._usual)]
-        )
-        return whole.index_copy_(1, torch.cat(places), found)
+        if found.shape[1] == len(columns):
+            return self._usual[None].index_copy(1, columns, found)
+        whole = torch.cat([self._usual, self._usual.abs()])[None]  # means and sizes
+        return whole.index_copy_(1, torch.cat([columns, columns + len(self._usual)]), found)
 
     def _passed(self, x: Tensor, live: Tensor | None) -> Tensor:
         """A convolution of each channel by itself."""

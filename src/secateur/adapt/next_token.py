@@ -14,7 +14,6 @@ from secateur.core.errors import RecipeError
 from secateur.measure.watch import scores_of
 from secateur.recover.blocks import find_blocks, hidden_of
 
-_MOST = 4  # exits
 _ROWS = 8  # tokens of a sequence that matrices are fitted on
 
 
@@ -69,12 +68,12 @@ def is_decoder(model: nn.Module, call: Call) -> bool:
     return scores is not None and scores.dim() == 3
 
 
-def layers_of(model: NextToken, given: Sequence[str] | None) -> tuple[str, ...]:
-    """The names of the layers to leave behind: those given, else up to four, evenly spread."""
+def layers_of(model: NextToken, given: Sequence[str] | None, most: int) -> tuple[str, ...]:
+    """The names of the layers to leave behind: those given, else some, evenly spread."""
     if given is not None:
         return tuple(f"net.{name}" for name in given)
     names = list(find_blocks(model))[:-1]
-    count = min(_MOST, len(names))
+    count = min(most, len(names))
     picks = sorted({round((k + 1) * (len(names) + 1) / (count + 1)) - 1 for k in range(count)})
     return tuple(names[pick] for pick in picks)
 

@@ -13,6 +13,8 @@ from secateur.core.errors import InputError, RecipeError
 from secateur.core.page import plural
 from secateur.measure.calibration import calibration, take
 
+_PART = 32  # samples: small, so that the parts are what they should be
+
 
 def check_promise(guarantee: float, delta: float) -> None:
     """Raise `RecipeError` unless a promise and the chance that it is broken make sense."""
@@ -33,7 +35,7 @@ def parted(
     Raises:
         InputError: There are fewer than five parts.
     """
-    calls = calibration(model, take(data, samples), samples=samples).calls
+    calls = calibration(model, take(data, samples), samples=samples, chunk=_PART).calls
     if len(calls) < 5:
         raise InputError(
             f"the data splits into {plural(len(calls), 'part')}, and {what} 5",
