@@ -12,8 +12,15 @@ def test_used_values_are_the_parameters_memory() -> None:
     item.used.fill_(2.0)
     assert (model[3].weight == 2).all()
     assert item.trained is not None and item.trained.data_ptr() == model[3].weight.data_ptr()
-    item.bits.zero_()
-    assert not item.mask.any()
+
+
+def test_a_mask_is_a_bit_a_weight() -> None:
+    for item in held(net()):
+        assert item.mask.all() and item.mask.shape == item.used.shape
+        kept = torch.rand(item.used.shape) < 0.5
+        item.mask = kept
+        assert torch.equal(item.mask, kept) and torch.equal(item.bits, kept.to(torch.uint8))
+        assert item.packed.dtype == torch.uint8 and len(item.packed) == -(-kept.numel() // 8)
 
 
 def test_the_rate_is_that_of_the_group() -> None:

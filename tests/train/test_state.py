@@ -1,23 +1,14 @@
-"""Masks as bits, and what is refused."""
+"""What is saved, and what is refused."""
 
 from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from training import held, net
 
 from secateur.core.errors import FileError
-from secateur.train.state import dump, pack, restore, unpack
-
-
-@given(st.lists(st.integers(0, 5), min_size=0, max_size=3), st.integers(0, 999))
-def test_bits_round_trip(shape: list[int], seed: int) -> None:
-    mask = torch.rand(shape, generator=torch.Generator().manual_seed(seed)) > 0.5
-    packed = pack(mask)
-    assert packed.numel() == -(-mask.numel() // 8)
-    assert torch.equal(unpack(packed, shape), mask)
+from secateur.train.bits import pack
+from secateur.train.state import dump, restore
 
 
 def test_nothing_is_changed_by_what_does_not_fit() -> None:

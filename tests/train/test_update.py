@@ -39,7 +39,7 @@ def test_what_is_exchanged_falls_along_a_cosine() -> None:
 def test_what_is_gone_scores_lowest_in_the_hard_form() -> None:
     one = update()
     item = one.held[1]
-    item.mask[0] = False
+    item.mask = torch.arange(len(item.used))[:, None].expand_as(item.used) > 0
     assert (one.score(item)[0] == LOWEST).all() and (one.score(item)[1:] >= 0).all()
 
 

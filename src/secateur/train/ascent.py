@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from secateur.core.schedule import Adaptive
+from secateur.train.bits import pack, unpack
 from secateur.train.held import Held
-from secateur.train.state import pack, unpack
 
 Event = dict[str, Any]
 
@@ -69,7 +69,7 @@ class Ascent:
 
     def try_(self, level: float, held: Sequence[Held], masks: Sequence[Tensor]) -> None:
         """Remember what is there before masks of a level, so that they can be taken back."""
-        self.masks = {item.name: item.mask.clone() for item in held}
+        self.masks = {item.name: item.mask for item in held}
         for item, mask in zip(held, masks, strict=True):
             if item.latent is None:
                 self.values[item.name] = item.used[item.mask & ~mask].clone()
@@ -82,7 +82,7 @@ class Ascent:
                 back = before & ~item.mask
                 item.forget(back)
                 item.used[back] = self.values[item.name]
-            item.mask.copy_(before)
+            item.mask = before
 
     def dump(self) -> dict[str, Any]:
         """Tensors and plain values."""
@@ -96,6 +96,6 @@ class Ascent:
         """What `dump` gave."""
         self.level, self.trial, self.by = state["level"], state["trial"], state["by"]
         self.reference = state["reference"]
-        shapes = {item.name: item.mask.shape for item in held}
-        self.masks = {n: unpack(m, shapes[n]) for n, m in state["masks"].items()}
+        shapes = {item.name: item.site.shape for item in held}
+        self.masks = {n: unpack(m, shapes[n]).bool() for n, m in state["masks"].items()}
         self.values = {name: torch.clone(value) for name, value in state["values"].items()}

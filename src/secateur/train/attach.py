@@ -172,12 +172,12 @@ def _start_from(held: Sequence[Held], masks: Mapping[str, Tensor]) -> None:
                 f"the mask of {name} is {mask.dtype}, not boolean", hint="True is what is kept"
             )
         if is_spread(item.parameter) and mask.shape == item.parameter.shape:
-            mask = mask[item.first : item.first + item.mask.shape[0]]
-        if mask.shape != item.mask.shape:
+            mask = mask[item.first : item.first + item.site.shape[0]]
+        if tuple(mask.shape) != item.site.shape:
             raise InputError(
-                f"the mask of {name} is {list(mask.shape)}, the weight {list(item.mask.shape)}"
+                f"the mask of {name} is {list(mask.shape)}, the weight {list(item.site.shape)}"
             )
-        item.mask.copy_(mask)
+        item.mask = mask.to(item.used.device)
 
 
 def _gradients(

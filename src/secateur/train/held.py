@@ -9,6 +9,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from secateur.core.weight_site import WeightSite
+from secateur.runtime.kernels.clear import Clear, takes
+from secateur.train.bits import pack, unpack
 from secateur.train.peers import is_spread, local
 
 MOMENTA = ("momentum_buffer", "exp_avg")
@@ -20,8 +22,8 @@ class Held:
     """One weight of a model in training, as far as this process holds it.
 
     site: its name, shape and form here. total: entries on all processes. first: how many of its
-    rows are on processes before this one. mask: what is kept; `latent`: what is trained, where
-    that is not what is used; extra: what its form keeps besides.
+    rows are on processes before this one. packed: the mask, a bit for each weight; `latent`: what
+    is trained, where that is not what is used; extra: what its form keeps besides.
     """
 
     site: WeightSite
@@ -29,7 +31,7 @@ class Held:
     optimizer: Optimizer
     total: int
     first: int = 0
-    mask: Tensor = field(default_factory=lambda: torch.ones(0, dtype=torch.bool))
+    packed: Tensor = field(default_factory=lambda: torch.ones(0, dtype=torch.uint8))
     latent: Tensor | None = None
     extra: dict[str, Tensor] = field(default_factory=dict)
 
@@ -60,9 +62,25 @@ class Held:
         return self.site.name
 
     @property
+    def mask(self) -> Tensor:
+        """What is kept, as booleans; a new tensor each time: to change it, assign another."""
+        return self.bits.view(torch.bool)
+
+    @mask.setter
+    def mask(self, kept: Tensor) -> None:
+        self.packed = pack(kept)
+
+    @property
     def bits(self) -> Tensor:
-        """The mask as zeros and ones in the same memory, which multiply faster than booleans."""
-        return self.mask.view(torch.uint8)
+        """The same as zeros and ones."""
+        return unpack(self.packed, self.site.shape)
+
+    def clear(self, tensor: Tensor) -> None:
+        """Set what is removed to zero in a tensor of the weight's shape."""
+        if takes(tensor):
+            Clear([tensor.numel()], self.packed)([tensor])
+        else:
+            tensor.mul_(self.bits)
 
     @property
     def used(self) -> Tensor:

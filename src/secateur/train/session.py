@@ -37,7 +37,7 @@ class Session:
     state rides in the (first) optimizer's `state_dict` under "secateur": attach first, then load
     the model's and the optimizer's state, and a resumed run goes on bit for bit.
 
-    Memory: one boolean for each weight, and what the form keeps. Before an optimizer's step, where
+    Memory: one bit for each weight, and what the form keeps. Before an optimizer's step, where
     gradients are clipped, those of removed weights count too.
 
     events: what happened, as plain dicts with
@@ -94,7 +94,7 @@ class Session:
 
     @property
     def masks(self) -> dict[str, Tensor]:
-        """What is kept, by parameter name: booleans of its shape (of its part here, if spread)."""
+        """What is kept, by parameter name: new booleans of its shape (of its part, if spread)."""
         return {item.name: item.mask for item in self._held}
 
     @property

@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 from secateur.train.held import Held
 from secateur.train.peers import is_spread
 from secateur.train.settings import Settings
+from secateur.train.together import Together, gathered
 from secateur.train.update import seed_of
 
 ELEMENTWISE = (
@@ -43,7 +44,7 @@ class Steps:
         self._form = settings.form
         self._stepped = stepped
         self._moved: list[tuple[Held, Tensor]] = []
-        self._by: dict[int, tuple[list[Tensor], list[Tensor]]] = {}
+        self._together: dict[int, list[Together]] = {}
         self._first: Optimizer | None = None
         self._quiet = False
         self.step = 0
@@ -70,12 +71,7 @@ class Steps:
 
     def refresh(self) -> None:
         """Masks are other tensors now."""
-        self._by = {}
-        for item in self._held:
-            weights, masks = self._by.setdefault(id(item.optimizer), ([], []))
-            if item.mask.numel():
-                weights.append(item.parameter)
-                masks.append(item.bits)
+        self._together = gathered(self._held)
 
     @torch.no_grad()
     def show(self, optimizer: Optimizer | None = None) -> None:
@@ -121,7 +117,7 @@ class Steps:
             if gradient is None or item.optimizer is not optimizer:
                 continue
             if item.latent is None:
-                gradient.mul_(item.bits)
+                item.clear(gradient)
                 continue
             self._form.pull(item, gradient, self._settings.chooser.peers)
             self._moved.append((item, item.used))
@@ -142,11 +138,8 @@ class Steps:
             self._draw(optimizer)
             self.show(optimizer)
             return
-        weights, masks = self._by.get(id(optimizer), ([], []))
-        if weights and is_spread(weights[0]):
-            weights = [weight.to_local() for weight in weights]  # type: ignore[operator]
-        if weights:
-            torch._foreach_mul_(weights, masks)
+        for together in self._together.get(id(optimizer), ()):
+            together.apply()
 
     def _restore(self) -> None:
         """The parameters' own memory again, and in `latent` what the optimizer made."""

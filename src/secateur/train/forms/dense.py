@@ -87,7 +87,7 @@ class TopKAST(Form):
 
     def begin(self, held: Held) -> None:
         """At first all weights are used and trained."""
-        held.extra["wider"] = held.mask.clone()
+        held.extra["wider"] = held.mask
         held.extra["density"] = torch.ones(())
 
     def pull(self, held: Held, gradient: Tensor, peers: Peers) -> None:

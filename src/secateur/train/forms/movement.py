@@ -40,7 +40,7 @@ class Movement(Form):
     def pull(self, held: Held, gradient: Tensor, peers: Peers) -> None:
         """Scores move; removed weights have no gradient."""
         held.extra["score"].sub_(gradient * held.trained, alpha=self.rate)
-        gradient.mul_(held.bits)
+        held.clear(gradient)
 
 
 @dataclass(frozen=True)
@@ -71,4 +71,4 @@ class SoftMovement(Movement):
         score = held.extra["score"]
         gate = score.sigmoid()
         score.sub_(gate * (1 - gate), alpha=self.rate * self.penalty)
-        torch.gt(score, log(self.threshold / (1 - self.threshold)), out=held.mask)
+        held.mask = score > log(self.threshold / (1 - self.threshold))

@@ -105,7 +105,7 @@ class SoftTopK(Form):
     def close(self, held: Held, out: Tensor) -> None:
         """The hard mask, and the soft values of what stays."""
         self.write(held, out)
-        out.mul_(held.bits)
+        held.clear(out)
 
     def _gate(self, held: Held) -> Tensor:
         border = held.extra["border"].to(held.trained.dtype)
