@@ -80,6 +80,15 @@ def test_a_second_prune_says_so() -> None:
     assert str(replace(result(), plans=(PLAN, PLAN))).splitlines()[0] == "Linear (prune number 2)"
 
 
+def test_cycles_are_counted_together() -> None:
+    second = Plan("f" * 64, {"a": Choice(4, np.arange(3), "channel", "filters")})
+    found = replace(result(), plans=(PLAN, PLAN, second), plan=second, cycles=2)
+    lines = str(found).splitlines()
+    assert lines[0] == "Linear (prune number 2)"
+    assert lines[8] == "removed: 6 of 24 filters at 2 sites; 2 of 4 heads at 1 site; 1 block"
+    assert found.to_dict()["cycles"] == 2
+
+
 def test_dictionary_is_plain() -> None:
     value = json.loads(json.dumps(result().to_dict()))
     assert value["before"]["params"] == 1000

@@ -328,4 +328,5 @@ def _result(
         quality=quality,
         search=found.lines,
         attempts=found.attempts,
+        cycles=len(_plans(found)),
     )

@@ -85,7 +85,7 @@ def shrink(model: nn.Module, example: Any) -> Result:
         before=Measured(first.params, first.macs, first.bytes),
         after=Measured(last.params, last.macs, last.bytes),
         verification=state.verification, frozen=frozen_reasons(state.graph), notes=notes,
-        seconds={"shrink": perf_counter() - start},
+        seconds={"shrink": perf_counter() - start}, cycles=len(state.plans),
     )  # fmt: skip
 
 

@@ -24,11 +24,12 @@ if TYPE_CHECKING:
 class Result:
     """What a prune gives back; `print(result)` shows what it did, and how that was proven.
 
-    plan: the last one; plans: all that the model went through, first to last. frozen: why parts
-    stay. seconds: wall-clock time by stage. repairs: what each repair did. quality: before and
-    after, with its standard error and whose samples. search, attempts: how goals were met, in
-    sentences and in records. verification: None where nothing was cut. masks: where single weights
-    were removed, which of them stay (True), by parameter.
+    plan: the last one; plans: all that the model went through, first to last, and cycles: how many
+    of these this prune added. frozen: why parts stay. seconds: wall-clock time by stage. repairs:
+    what each repair did. quality: before and after, with its standard error and whose samples.
+    search, attempts: how goals were met, in sentences and in records. verification: None where
+    nothing was cut. masks: where single weights were removed, which of them stay (True), by
+    parameter.
 
     Example:
         >>> result = Result(None, Plan("f" * 64, {}), (), Measured(200, 4000, 800),
@@ -56,12 +57,14 @@ class Result:
     search: tuple[str, ...] = ()
     attempts: tuple[Attempt, ...] = ()
     masks: Mapping[str, Tensor] = field(default_factory=dict, repr=False)
+    cycles: int = 1
 
     @property
     def page(self) -> Page:
         """What is printed."""
         name = "Plan applied" if self.model is None else type(self.model).__name__
-        rounds = f" (prune number {len(self.plans)})" if len(self.plans) > 1 else ""
+        number = len(self.plans) - self.cycles + 1
+        rounds = f" (prune number {number})" if number > 1 else ""
         items: list[Line | Table] = [Line(name + rounds, title=True), self._table()]
         items += self._latency_lines()
         items += self._quality_lines()
@@ -131,6 +134,7 @@ class Result:
             },
             "frozen": [asdict(group) for group in Frozen.group(self.frozen)],
             "prunes": max(1, len(self.plans)),
+            "cycles": self.cycles,
             "seconds": dict(self.seconds),
             "notes": list(self.notes),
             "repairs": list(self.repairs),
@@ -180,17 +184,23 @@ class Result:
 
     def _removed_lines(self) -> list[Line]:
         totals: dict[str, list[int]] = {}
-        for site in self.plan.sites.values():
-            entry = totals.setdefault(site.what, [0, 0, 0])
-            entry[0] += site.n - len(site.keep)
-            entry[1] += site.n
-            entry[2] += 1
+        seen: set[str] = set()
+        done = (*self.plans[-self.cycles : -1], self.plan)
+        for plan in done:
+            for name, site in plan.sites.items():
+                entry = totals.setdefault(site.what, [0, 0, 0])
+                entry[0] += site.n - len(site.keep)
+                if name not in seen:  # a later cycle has what an earlier one left
+                    entry[1] += site.n
+                    entry[2] += 1
+                seen.add(name)
         parts = [
             f"{gone:,} of {plural(n, what)} at {plural(places, 'site')}"
             for what, (gone, n, places) in totals.items()
         ]
-        if self.plan.removed:
-            parts.append(plural(len(self.plan.removed), "block"))
+        blocks = sum(len(plan.removed) for plan in done)
+        if blocks:
+            parts.append(plural(blocks, "block"))
         if self.masks:
             n = sum(mask.numel() for mask in self.masks.values())
             gone = n - sum(int(mask.sum()) for mask in self.masks.values())
