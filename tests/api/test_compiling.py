@@ -24,5 +24,5 @@ def test_no_example(tmp_path: Path) -> None:
 
 
 def test_other_devices_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(sc.errors.InputError, match="is on meta"):
+    with pytest.raises(sc.errors.InputError, match="are on meta"):
         sc.compile(nn.Linear(2, 2).to("meta"), torch.zeros(1, 2, device="meta"), cache=tmp_path)

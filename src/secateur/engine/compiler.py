@@ -17,18 +17,18 @@ from secateur.apply.verify import compare as same_outputs
 from secateur.apply.verify import run_detached
 from secateur.core.batches import Call, map_tensors, tensors_in
 from secateur.core.errors import InputError, SecateurError, UnsupportedModel, VerificationError
-from secateur.core.measured import Latency
 from secateur.engine.capture import capture
 from secateur.engine.decide import Decision, assemble, decide
 from secateur.engine.fast import Fast, FastParts, observed
 from secateur.engine.fuse import fuse
+from secateur.engine.gpu import compile_gpu
 from secateur.engine.graph import Graph
 from secateur.engine.program import Parts, Program
 from secateur.engine.report import Report, Row
+from secateur.engine.report import faster as _faster
 from secateur.measure.clock import compare
 from secateur.measure.latency_cache import TimeCache, conditions
 
-_LEAST_GAIN = 0.02
 _LINEAR = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.LSTM, nn.GRU)
 
 
@@ -40,10 +40,11 @@ def compile_model(
     captured: what `capture` gave for the same model with other weights.
 
     Raises:
-        InputError: The model or its example is not on the CPU.
+        InputError: The model and its example are neither all on the CPU nor all on one GPU.
         VerificationError: The outputs differ.
     """
-    _check(model, call)
+    if _on_gpu(model, call):
+        return compile_gpu(model, call, folder)
     try:
         return compile_network(model, call, folder, captured)
     except UnsupportedModel as error:
@@ -155,20 +156,16 @@ def _with_weights(graph: Graph, model: nn.Module) -> Graph:
     return replace(graph, weights=weights)
 
 
-def _check(model: nn.Module, call: Call) -> None:
+def _on_gpu(model: nn.Module, call: Call) -> bool:
+    """Whether everything is on one CUDA GPU; False where everything is on the CPU."""
     tensors = [*model.parameters(), *model.buffers(), *tensors_in((call.args, dict(call.kwargs)))]
-    others = {str(tensor.device) for tensor in tensors if tensor.device.type != "cpu"}
-    if others:
+    devices = {tensor.device for tensor in tensors}
+    if len(devices) > 1 or {device.type for device in devices} - {"cpu", "cuda"}:
         raise InputError(
-            f"the model or its example is on {', '.join(sorted(others))}",
-            hint="sc.compile is for the CPU: model.cpu(), and inputs there as well",
+            f"the model and its example are on {', '.join(sorted(map(str, devices)))}",
+            hint="sc.compile wants all of it on the CPU, or on one CUDA GPU",
         )
-
-
-def _faster(before: Latency, after: Latency) -> bool:
-    """Whether the gain is more than noise."""
-    noise = 2 * (before.error_ms**2 + after.error_ms**2) ** 0.5
-    return before.median_ms - after.median_ms > max(noise, _LEAST_GAIN * before.median_ms)
+    return any(device.type == "cuda" for device in devices)
 
 
 def _rows(graph: Graph, decisions: Mapping[str, Decision]) -> tuple[Row, ...]:

@@ -8,6 +8,8 @@ from typing import Any
 from secateur.core.measured import Latency
 from secateur.core.page import Line, Page, Table, amount, milliseconds, plain
 
+_LEAST_GAIN = 0.02
+
 
 @dataclass(frozen=True)
 class Row:
@@ -80,6 +82,17 @@ class Report:
     def __str__(self) -> str:
         """The page as plain text."""
         return plain(self.page)
+
+
+def faster(before: Latency, after: Latency) -> bool:
+    """Whether the gain is more than noise.
+
+    Example:
+        >>> faster(Latency(10.0, 0.1, 20, 1), Latency(9.9, 0.1, 20, 1))
+        False
+    """
+    noise = 2 * (before.error_ms**2 + after.error_ms**2) ** 0.5
+    return before.median_ms - after.median_ms > max(noise, _LEAST_GAIN * before.median_ms)
 
 
 def _cells(row: Row) -> tuple[str, ...]:
