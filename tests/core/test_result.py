@@ -13,6 +13,7 @@ from torch import nn
 from secateur.core.attempt import Attempt
 from secateur.core.errors import FileError
 from secateur.core.measured import Comparison
+from secateur.core.page import Line
 from secateur.core.plan import Choice, Plan, Reason
 from secateur.core.result import Latency, Measured, Result, Verification
 
@@ -113,6 +114,16 @@ def searched() -> Result:
         search=("searched: 1 network tried",),
         attempts=(tried,),
     )
+
+
+def test_the_report_says_how_sure_the_quality_is() -> None:
+    lines = [item.text for item in searched().verdict if isinstance(item, Line)]
+    at = next(number for number, line in enumerate(lines) if line.startswith("quality: "))
+    words = "the change of quality is within -0.018 and -0.0022, with 95% confidence"
+    assert lines[at + 1] == words
+    assert words not in str(searched())
+    unknown = replace(searched(), quality=Comparison(0.91, 0.9))
+    assert not any("confidence" in str(item) for item in unknown.verdict)
 
 
 def test_what_was_searched_and_repaired_is_printed() -> None:

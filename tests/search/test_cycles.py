@@ -62,6 +62,7 @@ def test_costs_fall_geometrically_to_the_budget() -> None:
     for k, share in enumerate(left):
         aim = 0.25 ** ((k + 1) / 4)
         assert aim - 0.03 < share <= aim
+        assert records[k].share == pytest.approx(aim, abs=1e-3)
     assert macs(result.model) == result.after.macs == records[-1].macs
     assert (result.before.macs, result.before.params) == (total, 4996)
     assert len(result.plans) == 4 and result.plan is result.plans[-1]

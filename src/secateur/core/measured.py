@@ -69,6 +69,20 @@ class Comparison:
         """How much worse it is after, in the metric's own unit."""
         return self.after - self.before if lower_is_better else self.before - self.after
 
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """Between which values the change lies with 95 % confidence, by its standard error.
+
+        Example:
+            >>> low, high = Comparison(0.8708, 0.8621, 0.0021).interval
+            >>> f"{low:.4f} {high:.4f}"
+            '-0.0128 -0.0046'
+        """
+        if not self.error:
+            return None
+        change, reach = self.after - self.before, 1.96 * self.error
+        return change - reach, change + reach
+
     def __str__(self) -> str:
         """The values, the difference, its standard error, and whose samples."""
         error = "" if self.error is None else f" ± {self.error:.2g}"

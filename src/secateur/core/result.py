@@ -83,6 +83,10 @@ class Result:
         """The figures before and after, what was measured and removed, and the proof."""
         proof = () if self.verification is None else self.verification.lines
         lines = [*self._latency_lines(), *self._quality_lines(), *self._removed_lines(), *proof]
+        within = None if self.quality is None else self.quality.interval
+        if within is not None:
+            text = f"the change of quality is within {within[0]:+.2g} and {within[1]:+.2g}"
+            lines.insert(len(self._latency_lines()) + 1, Line(f"{text}, with 95% confidence"))
         return (self._table(), *lines)
 
     def __str__(self) -> str:

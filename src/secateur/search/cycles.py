@@ -202,6 +202,16 @@ class _Cycles:
             kept = int(self.units ** (1 - fraction) * kept**fraction)
         return Sparsity(max(0.0, 1 - (kept + 0.5) / self.shop.units))
 
+    def _allowed(self, fraction: float) -> float:
+        """The part of the cost that is turned which this cycle may leave."""
+        for part in counted(self.budget):
+            if isinstance(part, Limit):
+                total = getattr(self.start, part.kind)
+                aimed = self._aimed(part, fraction)
+                assert isinstance(aimed, Limit)
+                return min(1.0, aimed.ceiling(total) / total)
+        return LEAST**fraction
+
     def _violated(self, finding: Finding) -> bool:
         """Whether the quality is outside what is allowed: then no smaller network is looked for."""
         if self.gauge is None:
@@ -225,7 +235,7 @@ class _Cycles:
         why = "; ".join(finding.words) or "meets everything"
         attempt = Attempt(
             goal=repr(self.budget),
-            share=LEAST**fraction,
+            share=self._allowed(fraction),
             left=left,
             params=trial.amounts.params,
             macs=trial.amounts.macs,
