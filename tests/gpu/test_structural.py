@@ -159,7 +159,7 @@ def test_curves() -> None:
     batches = labelled("convolutions")
     accuracy = sc.Accuracy(batches)
     found = sc.sensitivity(
-        net("convolutions"), data=batches, levels=(1.0, 0.5), evaluate=accuracy, criterion="l1"
+        net("convolutions"), data=batches, levels=(0.5, 0.25), evaluate=accuracy, criterion="l1"
     )
     assert str(found)
     curve = sc.frontier(
