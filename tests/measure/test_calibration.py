@@ -89,8 +89,14 @@ def test_batches_are_split_no_further_than_a_fifth_needs() -> None:
     sizes = [len(call.args[0]) for call in calibration(nn.Linear(3, 2), [X[:6]] * 8).calls]
     assert sizes == [6] * 8
     found = calibration(nn.Linear(3, 2), [torch.zeros(600, 3)], samples=512)
-    assert [len(call.args[0]) for call in found.held] == [52, 44]
+    assert [len(call.args[0]) for call in found.held] == [100]
     assert sum(len(call.args[0]) for call in found.calls) == 512
+
+
+def test_large_batches_are_split_into_equal_parts_and_a_fifth_of_them_is_held_out() -> None:
+    found = calibration(nn.Linear(3, 2), [torch.zeros(128, 3)] * 4)
+    assert [len(call.args[0]) for call in found.fit] == [64] * 6
+    assert [len(call.args[0]) for call in found.held] == [64] * 2
 
 
 def test_batches_of_one_sample_are_put_together() -> None:

@@ -167,14 +167,49 @@ def test_no_change_at_all_still_has_an_error() -> None:
     assert min(errors) > 0
 
 
-def test_few_batches_and_loaders_are_evaluated_whole() -> None:
-    def never(difference: float, error: float) -> bool:
-        raise AssertionError("asked")
+def never(difference: float, error: float) -> bool:
+    raise AssertionError("asked")
 
-    assert Judge(Accuracy(batches(LEAST_BATCHES)), Shift()).read(Shift(), clear=never).complete
+
+def test_few_batches_and_loaders_are_evaluated_without_a_stop() -> None:
     x, y = data(100)
     loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(x, y), 5)
-    assert Judge(Accuracy(loader), Shift()).read(Shift(), clear=never).complete
+    for metric in (Accuracy(batches(LEAST_BATCHES)), Accuracy(loader)):
+        judge = Judge(metric, Shift())
+        samples = judge.read(Shift(1.0), clear=never).samples
+        assert samples is not None and np.array_equal(~np.isnan(samples), judge.selected)
+        judge = Judge(metric, Shift(), split=False)
+        assert judge.read(Shift(1.0), clear=never).complete
+
+
+@pytest.mark.parametrize("shuffle", [False, True])
+def test_a_metric_runs_only_the_samples_that_are_looked_at(shuffle: bool) -> None:
+    x, y = data(101)
+    loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(x, y), 7, shuffle=shuffle)
+    judge, model = Judge(Accuracy(loader), Shift()), Shift(2.0)
+    ran: list[int] = []
+    hook = model.register_forward_hook(lambda m, a, out: ran.append(len(out)))
+    reading = judge.read(model)
+    assert sum(ran) == judge.selected.sum()
+    found = judge.report(reading, model)
+    assert sum(ran) == 101
+    hook.remove()
+    whole = Judge(lambda m: Accuracy(loader)(m), Shift())
+    assert found == whole.report(whole.read(model), model)
+    assert judge.selection(reading) == whole.selection(whole.read(model))
+
+
+def test_batches_whose_samples_cannot_be_told_apart_are_run_whole() -> None:
+    x, y = data(60)
+    scale = torch.ones(1)  # not one value for each sample
+    many = [{"x": a, "scale": scale, "y": b} for a, b in zip(x.split(6), y.split(6), strict=True)]
+
+    class Scaled(Shift):
+        def forward(self, x: Tensor, scale: Tensor) -> Tensor:  # type: ignore[override]
+            return super().forward(x) * scale
+
+    judge = Judge(Accuracy(many), Scaled())
+    assert judge.read(Scaled(1.0)).complete
 
 
 def test_the_metric_says_which_way_is_better() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from repair_nets import Recurrent, shrink
 from torch import nn
 
 from secateur.core.batches import Call
-from secateur.measure.linear import Parameters
+from secateur.measure.linear import Parameters, Use
 from secateur.recover.layer import Layer, Place
 from secateur.recover.uses import uses
 
@@ -22,7 +23,7 @@ def place(model: nn.Module, x: Any, gone: Any, weight: str, part: int = 0) -> Pl
     call = [Call((x,), {})]
     slot = (weight, part)
     dense, small = uses(model, call)[slot], uses(cut.small, call)[slot]
-    return Place.find(slot, dense[0], small[0], dense[1], cut.plan)
+    return Place.find(slot, dense, small.sample, cut.plan)
 
 
 def test_a_consumer_lost_columns_and_a_producer_outputs() -> None:
@@ -63,9 +64,24 @@ def test_rows_are_an_equal_share_of_all_that_are_wanted() -> None:
     calls = [Call((x,), {})] * 4
     slot = ("2.weight", 0)
     dense, small = uses(model, calls)[slot], uses(cut.small, calls)[slot]
-    found = Place.find(slot, dense[0], small[0], 1, cut.plan)
-    assert found is not None
+    found = Place.find(slot, dense, small.sample, cut.plan)
+    assert found is not None and found.rows == 50
     for rows, wanted in ((40, 10), (4, 6), (10_000, 50)):  # 3 x 7 columns at least
         layer = Layer(found, Parameters(cut.small), rows, len(calls), 0)
-        full = type(dense[0])(dense[0].spec, torch.randn(50, 8), torch.randn(50, 2))
+        full = Use(dense.sample.spec, torch.randn(50, 8), torch.randn(50, 2))
         assert len(layer._index(full)) == wanted
+
+
+@pytest.mark.parametrize("every", [1, 2, 3, 7])
+def test_of_many_uses_some_are_looked_at_evenly_and_out_of_step(every: int) -> None:
+    model = S(nn.Linear(3, 8), nn.ReLU(), nn.Linear(8, 2))
+    found = place(model, torch.randn(2, 3), {"0": [1]}, "2.weight")
+    assert found is not None
+    layer = Layer(replace(found, uses=5), Parameters(model), 210, 2, 0, every=every)
+    looked = torch.tensor([layer.looks(number) for number in range(420)])
+    assert abs(int(looked.sum()) - 420 / every) <= 2
+    for period in (2, 3, 4, 5, 7):  # a weight that is used by turns is seen in all its places
+        turns = looked[: 420 // period * period].view(-1, period).float().mean(0)
+        assert (turns - 1 / every).abs().max() < 0.07
+    use = Use(found.dense, torch.randn(500, 8), torch.randn(500, 2))
+    assert len(layer._index(use)) == min(500, 21 * every)  # 2 calls, 5 uses each

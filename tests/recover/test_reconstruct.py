@@ -14,6 +14,7 @@ from secateur.core.batches import as_call
 from secateur.graph.analyze import analyze
 from secateur.recover import Recalibrate, Reconstruct
 from secateur.recover.distance import distance, outputs
+from secateur.recover.reconstruct import calls_of
 
 S = nn.Sequential
 
@@ -243,3 +244,34 @@ def test_the_same_seed_gives_the_same_network() -> None:
         Reconstruct(rows=64).run(cut.job([x]))
         found.append(cut.small.state_dict())
     assert all(torch.equal(found[0][key], found[1][key]) for key in found[0])
+
+
+class Tokens(nn.Module):
+    """Many rows for each sample, of a layer that is used once and of one that is used often."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.up, self.down = nn.Linear(4, 12), nn.Linear(12, 4)
+        self.rnn = nn.RNN(4, 8, batch_first=True)
+        self.head = nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.rnn(self.down(torch.relu(self.up(x))))[0])
+
+
+def test_where_rows_are_plenty_a_part_of_the_data_is_run() -> None:
+    torch.manual_seed(0)
+    model, x = Tokens().eval(), torch.randn(512, 40, 4)
+    cut = shrink(model, x[:2], {"up": [0, 5, 7], "rnn.weight_ih_l0": [1, 4]})
+    job = cut.job([x], chunk=64)
+    before, ran = job.distance, list[int]()
+    hook = model.up.register_forward_hook(lambda m, a, y: ran.append(len(y)))
+    Reconstruct(rows=2_000, sweeps=1).run(job)
+    hook.remove()
+    assert job.distance < 0.3 * before
+    few = calls_of(job, 1)
+    assert 256 <= sum(len(call.args[0]) for call, _ in few) < 400
+    assert {held for _, held in few} == {True, False}
+    assert len(calls_of(job)) == len(job.calibration.calls)  # where nothing is said: all
+    full = sum(len(call.args[0]) for call in job.calibration.calls)
+    assert sum(ran) < 2 * full  # a look, one pass for the recurrent layer and one for the others

@@ -30,7 +30,9 @@ class Code(nn.Module):
 def found(body: Callable[..., Tensor], *inputs: Tensor) -> list[tuple[str, int]]:
     model = Code(body)
     calls = [Call((x,), {}) for x in inputs or (torch.randn(3, 4),)]
-    return [(slot[0].removesuffix(".weight"), n) for slot, (_, n) in uses(model, calls).items()]
+    return [
+        (slot[0].removesuffix(".weight"), used.times) for slot, used in uses(model, calls).items()
+    ]
 
 
 def test_layers_come_in_the_order_of_use() -> None:
@@ -83,7 +85,9 @@ def test_one_sample_is_kept_and_no_more() -> None:
         (nn.Conv2d(3, 4, 1), torch.randn(9, 3, 5, 5)),
         (nn.Linear(4, 2), torch.randn(9, 4)),
     ):
-        ((use, _),) = uses(model, [Call((x,), {})]).values()
+        (found,) = uses(model, [Call((x,), {})]).values()
+        use = found.sample
+        assert found.rows == (225 if x.dim() == 4 else 9)
         assert len(use.x) == len(use.out) == 1
         assert use.x.untyped_storage().nbytes() == use.x.numel() * 4
 

@@ -191,6 +191,24 @@ def test_latency_is_measured_and_needs_no_quality() -> None:
     assert all(a.latency_ms and a.latency_before_ms for a in found.attempts if a.left)
 
 
+def test_where_shapes_decide_only_the_winner_is_repaired(case: Case) -> None:
+    finished: list[Any] = []
+
+    def refuse(asked: Budget) -> Any:
+        raise AssertionError("repaired")
+
+    found = search(
+        refuse, case.model, PeakMemory("80%"), example=case.call, trials=3, sketch=case.build,
+        finish=finished.append,
+    )  # fmt: skip
+    assert len(found.attempts) > 1 and finished == [found.trial]
+    with pytest.raises(AssertionError, match="repaired"):
+        search(
+            refuse, case.model, Drop(points=30), evaluate=case.right, sketch=case.build,
+            finish=finished.append,
+        )  # fmt: skip
+
+
 def test_the_winner_is_timed_again_and_gives_way_if_it_was_lucky() -> None:
     model, build, call = wide_case(64)
     goal = "Latency('100%', threads=1) & Drop(absolute=1.0)"

@@ -39,6 +39,13 @@ def test_the_quantiles_are_those_of_student() -> None:
         assert value == pytest.approx(stats.t.ppf(0.95, k + 1), abs=1e-3)
 
 
+def test_what_is_clearly_too_slow_is_timed_a_few_times_only() -> None:
+    model, _build, call = wide_case(64)
+    deep = nn.Sequential(*[model[:-1], *[nn.Linear(64, 64)] * 40, model[-1]])
+    timing = time_pair(model, deep, call, LatencyBudget("50%"), seconds=0)
+    assert timing.after.runs < 3 * BLOCKS and timing.margin < 0
+
+
 def test_a_clearly_smaller_network_meets_a_generous_share() -> None:
     model, _build, call = wide_case()
     small, _, _ = wide_case(32)

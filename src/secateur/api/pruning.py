@@ -265,7 +265,7 @@ def _search(
     return search(
         shop.build, shop.model, given.budget, evaluate=evaluate, example=call, seed=given.seed,
         cost="macs" if shop.decider.cost.table is None else "ns",
-        resume=resume, on_trial=on_trial,
+        resume=resume, on_trial=on_trial, sketch=shop.sketch, finish=shop.repair,
     )  # fmt: skip
 
 

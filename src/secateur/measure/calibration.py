@@ -70,12 +70,13 @@ def take(data: Iterable[Any], samples: int = 512) -> list[Any]:
 
 
 def calibration(
-    model: nn.Module, batches: Iterable[Any], *, samples: int = 512, chunk: int = 64
+    model: nn.Module, batches: Iterable[Any], *, samples: int = 512, chunk: int = 128
 ) -> Calibration:
     """The inputs of batches as calls of at most `chunk` samples (and 5 MB) on the model's device.
 
     Where the tensors of a batch agree on their first dimension it is the samples' and batches are
-    split; others stay whole. Batches of one sample are put together. Every fifth call is held out.
+    split, where they are larger or fewer than five; others stay whole. Batches of one sample are
+    put together. About every fifth call is held out.
 
     Example:
         >>> net = nn.Linear(3, 2)
@@ -107,13 +108,24 @@ def calibration(
     if not taken:
         raise InputError("there is no sample in the data", hint="give at least one batch")
     chunk = max(1, min(chunk, _CHUNK_BYTES * seen // max(1, _bytes(taken))))
-    rounds = -(-seen // (_HOLD_OUT * chunk))  # so many that a fifth of them is a fifth of the data
-    chunk = max(1, -(-seen // (_HOLD_OUT * rounds)))
+    chunk = min(chunk, -(-seen // _HOLD_OUT))
     calls = _joined(taken, chunk)
-    pieces = [piece for call, size in calls for piece in _split(call, size, chunk)]
-    held = tuple(pieces[_HOLD_OUT - 1 :: _HOLD_OUT])
-    fit = tuple(piece for k, piece in enumerate(pieces) if k % _HOLD_OUT != _HOLD_OUT - 1)
+    pieces = [piece for call, size in calls for piece in _evenly(call, size, chunk)]
+    apart = _held_out(len(pieces))
+    held = tuple(pieces[k] for k in apart)
+    fit = tuple(piece for k, piece in enumerate(pieces) if k not in apart)
     return Calibration(fit, held or fit, seen)
+
+
+def _held_out(pieces: int) -> list[int]:
+    """Which of the pieces are held out: the fifth of them, spread evenly; none of four or less.
+
+    Example:
+        >>> _held_out(6), _held_out(8), _held_out(10)
+        ([4], [3, 7], [4, 9])
+    """
+    count = 0 if pieces < _HOLD_OUT else max(1, round(pieces / _HOLD_OUT))
+    return [min(k * pieces // count, k * _HOLD_OUT) - 1 for k in range(1, count + 1)]
 
 
 def batch_call(model: nn.Module, batch: Any) -> Call:
@@ -270,6 +282,11 @@ def _one(call: Call) -> bool:
 def _form(call: Call) -> Any:
     named = [*enumerate(call.args), *call.kwargs.items()]
     return [(key, value.shape, value.dtype) for key, value in named]
+
+
+def _evenly(call: Call, size: int, chunk: int) -> list[Call]:
+    """A call in as few parts of at most `chunk` samples as there can be, of equal size."""
+    return _split(call, size, -(-size // -(-size // chunk)))
 
 
 def _split(call: Call, size: int, chunk: int) -> list[Call]:

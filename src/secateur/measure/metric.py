@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from secateur.core.batches import untouched
+from secateur.core.batches import map_tensors, tensors_in, untouched
 from secateur.core.errors import InputError
 from secateur.measure.calibration import batch_call
 from secateur.measure.watch import scores_of
@@ -63,18 +63,31 @@ class Metric:
             raise InputError("there are no samples", hint="give at least one batch with labels")
         return torch.cat(found)
 
-    def stream(self, model: nn.Module, order: Sequence[int] | None = None) -> Iterator[Tensor]:
+    def stream(
+        self,
+        model: nn.Module,
+        order: Sequence[int] | None = None,
+        keep: Sequence[Tensor] | None = None,
+    ) -> Iterator[Tensor]:
         """The values of one batch after the other, float64 on the CPU, `[n]` each.
 
-        order: numbers of batches, where they can be indexed.
+        order: numbers of batches, where they can be indexed. keep: for every batch, by its number,
+        which samples are wanted, `[n]`; a batch of which no samples can be told apart is run whole.
         """
-        chosen = self.batches if order is None else (self.batches[k] for k in order)  # type: ignore[index]
-        for batch in chosen:
+        for number, batch in self._numbered(order):
+            if keep is not None:
+                batch = some_samples(batch, keep[number])
             with untouched(model), torch.no_grad():
                 labels = labels_of(batch)
                 output = batch_call(model, batch).run(model)
                 values = self.values(output, labels)
             yield values.detach().double().cpu().reshape(-1)
+
+    def _numbered(self, order: Sequence[int] | None) -> Iterator[tuple[int, Any]]:
+        if order is None:
+            yield from enumerate(self.batches)
+        else:
+            yield from ((k, self.batches[k]) for k in order)  # type: ignore[index]
 
     def values(self, output: Any, labels: Tensor) -> Tensor:
         """One value per sample of a batch, `[n]`."""
@@ -148,6 +161,18 @@ def _mean_of_valid(values: Tensor, valid: Tensor) -> Tensor:
     values, valid = values.reshape(len(values), -1), valid.reshape(len(values), -1)
     count = valid.sum(1)
     return ((values * valid).sum(1) / count.clamp(min=1))[count > 0]
+
+
+def some_samples(batch: Any, keep: Tensor) -> Any:
+    """The samples of a batch that are kept, `[n]`; the batch itself if not all its tensors have n.
+
+    Example:
+        >>> some_samples((torch.zeros(3, 2), torch.arange(3)), torch.tensor([True, False, True]))[1]
+        tensor([0, 2])
+    """
+    if any(t.dim() == 0 or len(t) != len(keep) for t in tensors_in(batch)):
+        return batch
+    return map_tensors(batch, lambda t: t[keep.to(t.device)])
 
 
 def labels_of(batch: Any) -> Tensor:

@@ -6,18 +6,19 @@ value for each: selecting the best of several networks on some samples flatters 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from secateur.core.batches import untouched
 from secateur.core.errors import InputError
 from secateur.core.measured import Comparison
-from secateur.measure.metric import Streamed
+from secateur.measure.metric import Metric, Streamed
 from secateur.measure.quality import Evaluate, Reading, observe, same_draws
 from secateur.measure.watch import error_bound, looks_like_accuracy
 
@@ -68,14 +69,14 @@ class Judge:
     def read(
         self, model: nn.Module, clear: Callable[[float, float], bool] | None = None
     ) -> Reading:
-        """Evaluate a network.
+        """Evaluate a network on the samples that are selected on; others may be left out (NaN).
 
         clear: says of a difference (after - before, on the selection's samples) and its standard
         error whether they decide; then the rest is not evaluated, if the metric can stop.
         """
-        if clear is None or not self._can_stop():
-            return self._checked(observe(self.function, model, self.seed))
-        return self._stopped(model, clear)
+        if clear is not None and self._can_stop():
+            return self._stopped(model, clear)
+        return self._part(model, self.selected)
 
     def selection(self, reading: Reading) -> Comparison:
         """A network against the original on the samples that are selected on."""
@@ -84,7 +85,7 @@ class Judge:
     def report(self, reading: Reading, model: nn.Module) -> Comparison:
         """The same on the samples that are reported on; evaluates what had been left out."""
         if not reading.complete:
-            reading = self._checked(observe(self.function, model, self.seed))
+            reading = self._part(model, self.reported)
         return self._compare(reading, self.reported, "held out" if self.parted else "all")
 
     def _compare(self, reading: Reading, mask: npt.NDArray[np.bool_], data: Any) -> Comparison:
@@ -112,8 +113,8 @@ class Judge:
         return result if bound is None else replace(result, error=scale * bound, samples=samples)
 
     def _first(self, original: nn.Module) -> Reading:
-        """The original's reading; of a metric that can stop, also how long its batches are."""
-        if isinstance(self.function, Streamed) and _indexed(self.function.batches):
+        """The original's reading; of a metric over batches, also how long these are."""
+        if isinstance(self.function, Streamed):
             with untouched(original), same_draws(self.seed):
                 parts = [part.numpy() for part in self.function.stream(original)]
             self._sizes = [len(part) for part in parts]
@@ -123,25 +124,64 @@ class Judge:
         return observe(self.function, original, self.seed)
 
     def _can_stop(self) -> bool:
-        return len(self._sizes) > LEAST_BATCHES and self.before.samples is not None
+        return (
+            isinstance(self.function, Streamed)
+            and _indexed(self.function.batches)
+            and len(self._sizes) > LEAST_BATCHES
+            and self.before.samples is not None
+        )
+
+    def _part(self, model: nn.Module, mask: npt.NDArray[np.bool_]) -> Reading:
+        """Evaluate some samples, where the metric can leave out others; else all."""
+        if not self._sizes or mask.all() or not _chooses(self.function):
+            return self._checked(observe(self.function, model, self.seed))
+        samples = np.full(len(mask), np.nan)
+        with untouched(model), same_draws(self.seed):
+            found = self._values(model, mask, None)
+            for number, values in zip(range(len(self._sizes)), found, strict=True):
+                self._place(samples, number, values.numpy(), mask)
+        return Reading(float(np.nanmean(samples)), samples)
+
+    def _values(
+        self, model: nn.Module, mask: npt.NDArray[np.bool_], order: list[int] | None
+    ) -> Iterator[Tensor]:
+        """The values of one batch after the other, of the samples in a mask where that is known."""
+        assert isinstance(self.function, Streamed)
+        if mask.all() or not _chooses(self.function):
+            return self.function.stream(model, order)
+        assert isinstance(self.function, Metric)
+        keep = [torch.from_numpy(mask[self._here(k)]) for k in range(len(self._sizes))]
+        return self.function.stream(model, order, keep)
+
+    def _here(self, number: int) -> slice:
+        """Where the samples of a batch are."""
+        start = sum(self._sizes[:number])
+        return slice(start, start + self._sizes[number])
+
+    def _place(
+        self, samples: Array, number: int, values: Array, mask: npt.NDArray[np.bool_]
+    ) -> None:
+        """Put the values of a batch, or of its samples in a mask, where they belong."""
+        here, size = self._here(number), self._sizes[number]
+        kept = mask[here] if len(values) == mask[here].sum() else np.ones(size, dtype=np.bool_)
+        if len(values) not in (size, kept.sum()):
+            raise _lengths(size, len(values))
+        if not np.isfinite(values).all():
+            raise InputError("evaluate gave values that are not finite")
+        samples[here][kept] = values
 
     def _stopped(self, model: nn.Module, clear: Callable[[float, float], bool]) -> Reading:
         """Evaluate batches in random order until it is clear."""
-        assert isinstance(self.function, Streamed)
         old = self.before.samples
         assert old is not None
-        starts = np.cumsum([0, *self._sizes])
         order = [int(k) for k in np.random.default_rng(self.seed).permutation(len(self._sizes))]
         samples = np.full(len(old), np.nan)
         means: list[float] = []
         with untouched(model), same_draws(self.seed):
-            for number, part in zip(order, self.function.stream(model, order), strict=True):
-                here = slice(starts[number], starts[number + 1])
-                if len(part) != self._sizes[number]:
-                    raise _lengths(self._sizes[number], len(part))
-                if not np.isfinite(part.numpy()).all():
-                    raise InputError("evaluate gave values that are not finite")
-                samples[here] = part.numpy()
+            found = self._values(model, self.selected, order)
+            for number, values in zip(order, found, strict=True):
+                self._place(samples, number, values.numpy(), self.selected)
+                here = self._here(number)
                 chosen = self.selected[here]
                 if chosen.any():
                     means.append(float((samples[here] - old[here])[chosen].mean()))
@@ -176,6 +216,11 @@ def _lengths(before: int, after: int) -> InputError:
         f"evaluate gave {before} values for the original and {after} for a pruned network",
         hint="it has to evaluate the same samples in the same order for every model",
     )
+
+
+def _chooses(function: Evaluate) -> bool:
+    """Whether it can leave out samples: it is one of our own, and streams as these do."""
+    return isinstance(function, Metric) and type(function).stream is Metric.stream
 
 
 def _indexed(batches: Any) -> bool:

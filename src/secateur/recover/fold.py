@@ -59,7 +59,7 @@ def _facts(model: nn.Module, calls: Sequence[Call]) -> tuple[dict[str, Norm], di
         if norm is not None:
             norms[spec.weight] = norm
 
-    wanted = {slot: True for slot, (_, count) in uses(model, calls).items() if count == 1}
+    wanted = {slot: True for slot, used in uses(model, calls).items() if used.times == 1}
     with torch.no_grad():
         for call in calls:
             with Follow(model, wanted, take) as follow:

@@ -8,15 +8,13 @@ asked of the layer (a target in the layer's own units).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_flatten
 
 from secateur.graph.trace import fast_convolutions
 from secateur.measure.linear import Parameters, Use
@@ -147,7 +145,8 @@ class Follow(TorchDispatchMode):
     wanted: slot -> whether to wait for the end of the chain (else it stops at once); None: all, at
     once. stop: called with a `Pending`; when it returns, the run goes on. soon: says that a slot's
     weight is about to change, so that a convolution need not run before; its result is computed
-    when `stop` returns at the latest.
+    when `stop` returns at the latest. looks: says of a slot and the number of a use in this run
+    whether to stop there.
     """
 
     def __init__(
@@ -156,17 +155,18 @@ class Follow(TorchDispatchMode):
         wanted: Mapping[Slot, bool] | None,
         stop: Callable[[Pending], object],
         soon: Callable[[Slot], bool] | None = None,
+        looks: Callable[[Slot, int], bool] | None = None,
     ) -> None:
         super().__init__()
         self.parameters = Parameters(model)
-        self.wanted, self.stop, self.soon = wanted, stop, soon
+        self.wanted, self.stop, self.soon, self.looks = wanted, stop, soon, looks
         self._calls: dict[Slot, int] = {}
         self._rows: dict[str, list[tuple[int, int] | None]] = {}
         self._open: dict[int, Pending] = {}
 
     def _unfilled(self, func: Any, args: Any, kwargs: Any) -> Tensor | None:
         """The form of the result of a convolution that need not run yet; None for all others."""
-        if self.soon is None or self.wanted is None or func._overloadpacket not in _CONVOLUTIONS:
+        if self.soon is None or self.wanted is None:
             return None
         if any(isinstance(leaf, Tensor) and id(leaf) in self._open for leaf in args[:3]):
             return None
@@ -189,25 +189,36 @@ class Follow(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         pending = self._meet(func, args, kwargs) if self._open else None
-        out = unfilled = self._unfilled(func, args, kwargs)
-        if unfilled is None:
-            convolution = func._overloadpacket in _CONVOLUTIONS
-            with fast_convolutions() if convolution else nullcontext():
-                out = func(*args, **kwargs)
+        convolution, unfilled = func._overloadpacket in _CONVOLUTIONS, None
+        if convolution:
+            out = unfilled = self._unfilled(func, args, kwargs)
+            if unfilled is None:
+                with fast_convolutions():
+                    out = func(*args, **kwargs)
+        else:
+            out = func(*args, **kwargs)
         if pending is not None:
             self._extend(pending, func, args, kwargs, out)
             return out
         use = self.parameters.use(func, args, out, kwargs)
-        slot = None if use is None else self._slot(use)
-        if use is not None and slot is not None and (self.wanted is None or slot in self.wanted):
-            number = self._calls.get(slot, 0)
-            self._calls[slot] = number + 1
-            made = Pending(slot, number, use, stale=unfilled is not None)
-            if self.wanted is not None and self.wanted[slot]:
-                self._open[id(out)] = made
-            else:
-                self.stop(made)
+        if use is not None:
+            self._found(use, stale=unfilled is not None)
         return out
+
+    def _found(self, use: Use, *, stale: bool) -> None:
+        """Stop at a linear operation, at once or later, if it is wanted."""
+        slot = self._slot(use)
+        if self.wanted is not None and slot not in self.wanted:
+            return
+        number = self._calls.get(slot, 0)
+        self._calls[slot] = number + 1
+        if self.looks is not None and not self.looks(slot, number):
+            return
+        made = Pending(slot, number, use, stale=stale)
+        if self.wanted is not None and self.wanted[slot]:
+            self._open[id(use.out)] = made
+        else:
+            self.stop(made)
 
     def finish(self) -> None:
         """Stop for results that nothing used (outputs of the model)."""
@@ -216,8 +227,8 @@ class Follow(TorchDispatchMode):
 
     def _meet(self, func: Any, args: Any, kwargs: Any) -> Pending | None:
         """Close what this operation uses otherwise; the one pending that it continues, if any."""
-        flat = [leaf for leaf in tree_flatten((args, kwargs))[0] if isinstance(leaf, Tensor)]
-        met = [self._open[id(t)] for t in flat if id(t) in self._open]
+        flat = [leaf for leaf in _leaves(args, kwargs) if id(leaf) in self._open]
+        met = [self._open[id(t)] for t in flat]
         if not met:
             return None
         if len(met) == 1 and _step(func, args, self.parameters, met[0].last) is not None:
@@ -262,6 +273,15 @@ class Follow(TorchDispatchMode):
         if pending.stale:
             spec, tensors = pending.use.spec, self.parameters.tensors
             pending.refresh(tensors[spec.weight], None if spec.bias is None else tensors[spec.bias])
+
+
+def _leaves(args: Any, kwargs: Mapping[str, Any]) -> Iterator[Any]:
+    """Arguments, and what is in those that are lists: operations have no deeper ones."""
+    for value in (*args, *kwargs.values()):
+        if isinstance(value, (list, tuple)):
+            yield from value
+        else:
+            yield value
 
 
 def _step(func: Any, args: Any, parameters: Parameters, x: Tensor) -> Affine | None:

@@ -16,30 +16,33 @@ from secateur.measure.linear import Parameters, Spec, Use, kept_columns, sample_
 from secateur.recover.follow import Pending, Shift, Slot
 from secateur.recover.masked import solve_masked
 from secateur.recover.solve import Solution, Sums, solve
-from secateur.recover.uses import uses
+from secateur.recover.uses import Used, uses
 
 _TOGETHER = 2048  # rows
+_GOLDEN = 0.618034  # multiples of it fall evenly between whole numbers, and never in step
 
 
 @dataclass(frozen=True)
 class Place:
     """Where a layer stands in both networks.
 
-    uses: how often one pass uses it. outputs, columns: which outputs and which columns of the dense
-    layer's matrix the smaller one still has.
+    uses: how often one pass uses it. rows: of inputs that one call gives, on average. outputs,
+    columns: which outputs and which columns of the dense layer's matrix the smaller one still has.
     """
 
     slot: Slot
     dense: Spec
     small: Spec
     uses: int
+    rows: float
     outputs: Tensor
     columns: Tensor
     lost: bool
 
     @classmethod
-    def find(cls, slot: Slot, dense: Use, small: Use, uses: int, plan: Plan) -> Place | None:
+    def find(cls, slot: Slot, used: Used, small: Use, plan: Plan) -> Place | None:
         """The place, or None where the two layers do not line up."""
+        dense = used.sample
         outputs = _outputs(plan, dense)
         inputs = _inputs(plan, dense)
         kinds = dense.spec.kind, small.spec.kind
@@ -48,7 +51,8 @@ class Place:
         device = small.x.device
         kept = torch.from_numpy(np.flatnonzero(outputs)).to(device)
         columns = kept_columns(dense.spec, torch.from_numpy(np.flatnonzero(inputs))).to(device)
-        return cls(slot, dense.spec, small.spec, uses, kept, columns, not inputs.all())
+        lost = not inputs.all()
+        return cls(slot, dense.spec, small.spec, used.times, used.rows, kept, columns, lost)
 
 
 def find_places(
@@ -67,11 +71,11 @@ def find_places(
     """
     before, after = uses(dense, calls), uses(small, calls)
     behind, places = bool(plan.removed), list[Place]()
-    for slot, (use, count) in before.items():
-        other, again = after.get(slot, (None, 0))
-        if other is None or again != count:
+    for slot, used in before.items():
+        other = after.get(slot)
+        if other is None or other.times != used.times:
             continue
-        place = Place.find(slot, use, other, count, plan)
+        place = Place.find(slot, used, other.sample, plan)
         if place is not None and slot[0] in masked:
             place = replace(place, lost=True)
         if place is not None and (place.lost or (behind and everywhere)):
@@ -123,7 +127,8 @@ def _outputs(plan: Plan, use: Use) -> Mask:
 class Layer:
     """Gathers rows of one layer from both networks, and solves it.
 
-    mask: of the weight's shape; entries that are zero and have to stay so are False.
+    mask: of the weight's shape; entries that are zero and have to stay so are False. every: of so
+    many uses in one pass one is looked at, with more of its rows: each use costs time by itself.
     """
 
     def __init__(
@@ -134,11 +139,13 @@ class Layer:
         calls: int,
         seed: int,
         mask: Tensor | None = None,
+        every: int = 1,
     ) -> None:
         self.place, self.parameters, self.mask = place, parameters, mask
-        self.rows, self.calls = rows, calls
+        self.rows, self.calls, self.every = rows, calls, every
         self.fit, self.held = Sums(), Sums()
         self._waiting: tuple[list[tuple[Tensor, Tensor]], ...] = ([], [])  # to fit, held out
+        self._counts = [0, 0]
         self.solution: Solution | None = None
         self.done = False  # its new weights are in place, for calls that come later
         self.shifted: Tensor | None = None  # a tensor of another layer that took the intercept
@@ -160,9 +167,13 @@ class Layer:
         """How many rows the layer is solved from."""
         return max(self.rows, 3 * self.place.small.matrix(self.weight).shape[-1])
 
+    def looks(self, number: int) -> bool:
+        """Whether it looks at a use, by its number in one pass."""
+        return number * _GOLDEN % 1 < 1 / self.every
+
     def _index(self, dense: Use) -> Tensor:
         """The rows of one call to look at: an equal share of all that are wanted."""
-        share = -(-self.wanted // (self.calls * self.place.uses))
+        share = -(-self.wanted * self.every // (self.calls * self.place.uses))
         return sample_rows(dense.count, max(share, 1), self._generator).to(dense.x.device)
 
     def add(self, dense: Pending, small: Pending, held: bool) -> None:
@@ -201,9 +212,9 @@ class Layer:
 
     def _sum(self, x: Tensor, lacking: Tensor, held: bool) -> None:
         lacking = lacking.reshape(len(lacking), x.shape[0], -1).transpose(0, 1)
-        waiting = self._waiting[held]
-        waiting.append((x, lacking))
-        if sum(rows.shape[1] for rows, _ in waiting) >= _TOGETHER:
+        self._waiting[held].append((x, lacking))
+        self._counts[held] += x.shape[1]
+        if self._counts[held] >= _TOGETHER:
             self._add_up(held)
 
     def _add_up(self, held: bool) -> None:
@@ -212,6 +223,7 @@ class Layer:
             x, lacking = (torch.cat(part, dim=1) for part in zip(*waiting, strict=True))
             (self.held if held else self.fit).add(x, lacking)
             waiting.clear()
+            self._counts[held] = 0
 
     def solve(self, other: Shift | None) -> bool:
         """Solve and store; False where the held-out rows get no closer.

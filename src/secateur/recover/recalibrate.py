@@ -9,10 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from secateur.core.batches import Call, untouched
+from secateur.measure.calibration import Calibration
 from secateur.recover.job import Job
 
 _Norm = nn.modules.batchnorm._BatchNorm
-_MANY = 16  # calls, of which a part is looked at first
+_MANY = 32  # samples: where a quarter of the calls has as many, it is looked at first
 _IN_VAIN = 1.5  # times the distance
 
 
@@ -35,16 +36,18 @@ class Recalibrate:
             job.note("batch-norm statistics: there is no data to measure them on")
             return
         try:
-            job.attempt("batch-norm statistics", lambda: self._measure(job, data.fit))
+            job.attempt("batch-norm statistics", lambda: self._measure(job, data))
         except ValueError as error:
             if "more than 1 value per channel" not in str(error):
                 raise
             job.note("batch-norm statistics: too few samples to measure any, unchanged")
 
-    def _measure(self, job: Job, calls: Sequence[Call]) -> None:
+    def _measure(self, job: Job, data: Calibration) -> None:
         """Measure on all calls, unless a part of many shows that it is in vain."""
-        if len(calls) >= _MANY:
-            measure(job.small, calls[: len(calls) // 4])
+        calls = data.fit
+        part = len(calls) // 4
+        if part * data.samples >= _MANY * len(data.calls):
+            measure(job.small, calls[:part])
             if job.measure() > _IN_VAIN * job.distance:
                 return
         measure(job.small, calls)

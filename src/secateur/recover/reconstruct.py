@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from math import ceil, inf
 from typing import Any
 
 import torch
@@ -21,9 +22,14 @@ from secateur.recover.lockstep import Run, together, trim, twin
 from secateur.recover.uses import plain
 
 _LOOKED_AT = 4  # calls whose layers are solved; others may take other paths
-_LOOKED_BYTES = 2**22  # of inputs in those of them that have the same form
+_LOOKED_SAMPLES, _LOOKED_BYTES = 64, 2**22  # in those of them that have the same form
+_STEPS = 16  # of many uses in one pass so many are looked at, at least
 _MUCH = 2**27  # bytes of inputs and outputs at the stops above which further calls start late
+_VARIED = 256  # samples, so many that they show the variety of the data
 _PLENTY = 2  # rows on offer for each one that is used: neighbours are alike
+
+Calls = Sequence[tuple[Call, bool]]
+"""Calls, and whether each is held out."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +56,8 @@ class Reconstruct:
     everywhere: also solve layers of which no input was removed, behind the first that lost some.
     rows: how many rows of inputs a layer is solved from (three times its columns at least).
     sweeps: how often all is solved where there are layers that are used many times.
+
+    Time: where every layer has rows in plenty (sequences) only a part of the data is run.
 
     Memory: the activations of all samples between two layers, twice, and 16 k² bytes for a layer
     of k inputs (channels times kernel positions). Where activations are large, early layers are
@@ -81,43 +89,54 @@ class Reconstruct:
                 return
             often = [place for place in places if place.uses > 1]
             once = [place for place in places if place.uses == 1]
+            wanted = (self._wanted(place) / place.rows for place in places if place.rows)
+            used = calls_of(job, max(wanted, default=1))
 
             def first() -> None:
-                self._teach(job, often)
-                self._sweep(job, once, kept)
+                self._teach(job, often, used)
+                self._sweep(job, once, kept, used)
 
             def again() -> None:
-                self._sweep(job, often, kept)
-                self._sweep(job, once, kept)
+                self._sweep(job, often, kept, used)
+                self._sweep(job, once, kept, used)
 
             if not often or not job.attempt("least squares, recurrent layers first", first):
-                job.attempt("least squares", lambda: self._sweep(job, places, kept))
+                job.attempt("least squares", lambda: self._sweep(job, places, kept, used))
             for _ in range(self.sweeps - 1 if often else 0):
                 if not job.attempt("least squares again", again):
                     break
 
-    def _layers(self, job: Job, places: Sequence[Place]) -> dict[Slot, Layer]:
-        parameters, calls, masks = Parameters(job.small), len(job.calls), job.masks or {}
-        return {
-            p.slot: Layer(p, parameters, self.rows, calls, job.seed, masks.get(p.slot[0]))
-            for p in places
-        }
+    def _wanted(self, place: Place) -> int:
+        """The rows that a layer is to choose from."""
+        return _PLENTY * max(self.rows, 3 * len(place.columns))
 
-    def _teach(self, job: Job, places: Sequence[Place]) -> None:
+    def _layers(self, job: Job, places: Sequence[Place], calls: int) -> dict[Slot, Layer]:
+        parameters, masks, made = Parameters(job.small), job.masks or {}, dict[Slot, Layer]()
+        for p in places:
+            layer = Layer(p, parameters, self.rows, calls, job.seed, masks.get(p.slot[0]))
+            layer.every = max(1, min(int(p.rows * calls / layer.wanted), p.uses // _STEPS))
+            made[p.slot] = layer
+        return made
+
+    def _teach(self, job: Job, places: Sequence[Place], calls: Calls) -> None:
         """Solve layers that are used often, from the dense network's own inputs."""
-        layers = self._layers(job, places)
+        layers = self._layers(job, places, len(calls))
         wanted = dict.fromkeys(layers, False)
-        for call, held in _calls(job):
+
+        def looks(slot: Slot, number: int) -> bool:
+            return layers[slot].looks(number)
+
+        for call, held in calls:
 
             def take(pending: Pending, held: bool = held) -> None:
                 layers[pending.slot].teach(pending, held)
 
-            with torch.no_grad(), Follow(job.dense, wanted, take):
+            with torch.no_grad(), Follow(job.dense, wanted, take, looks=looks):
                 call.run(job.dense)
         for layer in layers.values():
             layer.solve(None)
 
-    def _sweep(self, job: Job, places: Sequence[Place], kept: list[Tensor]) -> None:
+    def _sweep(self, job: Job, places: Sequence[Place], kept: list[Tensor], calls: Calls) -> None:
         """One pass of both networks, all calls together, from stop to stop.
 
         Those that are furthest behind go first, so that a layer is solved when all calls that use
@@ -125,15 +144,18 @@ class Reconstruct:
         """
         if not places:
             return
-        layers = self._layers(job, places)
+        layers = self._layers(job, places, len(calls))
         order = {slot: number for number, slot in enumerate(layers)}
         wanted = {place.slot: place.uses == 1 for place in places}
-        waiting, pairs, runs = deque(_calls(job)), list[_Pair](), list[Run]()
+        waiting, pairs, runs = deque(calls), list[_Pair](), list[Run]()
+
+        def looks(slot: Slot, number: int) -> bool:
+            return layers[slot].looks(number)
 
         def start() -> None:
             call, held = waiting.popleft()
-            dense = _run(twin(job.dense), call, wanted)
-            small = _run(twin(job.small), call, wanted, lambda slot: not layers[slot].done)
+            dense = _run(twin(job.dense), call, wanted, looks)
+            small = _run(twin(job.small), call, wanted, looks, lambda slot: not layers[slot].done)
             runs.extend((dense, small))
             pairs.append(_Pair(dense, small, held))
             dense.advance()
@@ -211,14 +233,16 @@ class _Pair:
 
 def _varied(calls: Sequence[Call]) -> list[Call]:
     """A few calls that show which layers there are: of all forms, and more where they are small."""
-    chosen, seen, size = list[Call](), set[Any](), 0
+    chosen, seen, size, samples = list[Call](), set[Any](), 0, 0
     for call in calls:
         tensors = list(tensors_in((call.args, dict(call.kwargs))))
         form = tuple(tensor.shape[1:] for tensor in tensors)
-        if len(chosen) < _LOOKED_AT and (form not in seen or size < _LOOKED_BYTES):
+        few = size < _LOOKED_BYTES and samples < _LOOKED_SAMPLES
+        if len(chosen) < _LOOKED_AT and (form not in seen or few):
             chosen.append(call)
             seen.add(form)
             size += sum(tensor.nbytes for tensor in tensors)
+            samples += max((len(tensor) for tensor in tensors if tensor.dim()), default=1)
     return chosen
 
 
@@ -235,16 +259,21 @@ def _enough(layer: Layer, pairs: Sequence[_Pair]) -> bool:
     return 0 < len(held) < len(pairs) and offered >= _PLENTY * layer.wanted
 
 
-def _calls(job: Job) -> list[tuple[Call, bool]]:
-    """All calls, and whether each is held out; these are spread evenly over the others."""
+def calls_of(job: Job, wanted: float = inf) -> Calls:
+    """As many calls as are wanted, and whether each is held out; these are spread over the others.
+
+    Of both kinds there is the same part: one call at least, and `_VARIED` samples together.
+    """
     data = job.calibration
     if data is None:
         return []
-    fit = [(call, False) for call in data.fit]
+    part = min(1.0, max(wanted / len(data.calls), _VARIED / data.samples))
+    fit = [(call, False) for call in data.fit[: ceil(part * len(data.fit))]]
     if data.held is data.fit:
         return fit
-    step = max(1, len(fit) // max(1, len(data.held)))
-    held = iter([(call, True) for call in data.held])
+    held_out = data.held[: ceil(part * len(data.held))]
+    step = max(1, len(fit) // max(1, len(held_out)))
+    held = iter([(call, True) for call in held_out])
     mixed = list[tuple[Call, bool]]()
     for number, item in enumerate(fit, 1):
         mixed.append(item)
@@ -257,10 +286,11 @@ def _run(
     model: nn.Module,
     call: Call,
     wanted: Mapping[Slot, bool],
+    looks: Callable[[Slot, int], bool],
     soon: Callable[[Slot], bool] | None = None,
 ) -> Run:
     def work(run: Run) -> None:
-        with Follow(model, wanted, run.stop, soon) as follow:
+        with Follow(model, wanted, run.stop, soon, looks) as follow:
             call.run(model)
             follow.finish()
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 LAMBDAS = (1e-6, 1e-4, 1e-3, 1e-2, 1e-1)
 """Ridge strengths that are tried, in units of the mean variance of an input."""
-_WIDE = 512
+_WIDE = 256  # columns
 _ROWS = 2048  # a block whose products lose nothing that matters in single precision
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -17,18 +17,30 @@ from secateur.recover.follow import Follow, Pending, Slot
 from secateur.recover.lockstep import twin
 
 
-def uses(model: nn.Module, calls: Sequence[Call]) -> dict[Slot, tuple[Use, int]]:
+class Used(NamedTuple):
+    """A linear operation in some calls.
+
+    sample: its first use, one sample of it. times: how often one call runs it at most. rows: of
+    inputs, in one call on average.
+    """
+
+    sample: Use
+    times: int
+    rows: float
+
+
+def uses(model: nn.Module, calls: Sequence[Call]) -> dict[Slot, Used]:
     """Every linear operation of some calls that may be solved, in the order of first use.
 
-    With each come one sample of it and how often one call runs it at most. Weights that something
-    else uses too (tied embeddings, a product with the transpose, overlapping parts) are left out:
-    what brings one use closer would spoil the other.
+    Weights that something else uses too (tied embeddings, a product with the transpose, overlapping
+    parts) are left out: what brings one use closer would spoil the other.
 
     Example:
         >>> from secateur.core.batches import Call
         >>> net = nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 1))
-        >>> [(slot[0], n) for slot, (_, n) in uses(net, [Call((torch.ones(1, 2),), {})]).items()]
-        [('0.weight', 1), ('2.weight', 1)]
+        >>> found = uses(net, [Call((torch.ones(5, 2),), {})])
+        >>> [(slot[0], used.times, used.rows) for slot, used in found.items()]
+        [('0.weight', 1, 5.0), ('2.weight', 1, 5.0)]
     """
     seen = _Seen()
     for call in calls:
@@ -36,7 +48,11 @@ def uses(model: nn.Module, calls: Sequence[Call]) -> dict[Slot, tuple[Use, int]]
             call.run(watch.model)
         seen.end()
     spoilt = seen.spoilt | _overlapping([use.spec for use in seen.first.values()])
-    return {s: (seen.first[s], seen.most[s]) for s in seen.order if s[0] not in spoilt}
+    return {
+        slot: Used(seen.first[slot], seen.most[slot], seen.rows[slot] / len(calls))
+        for slot in seen.order
+        if slot[0] not in spoilt
+    }
 
 
 class _Seen:
@@ -45,6 +61,7 @@ class _Seen:
     def __init__(self) -> None:
         self.first: dict[Slot, Use] = {}
         self.most: dict[Slot, int] = {}
+        self.rows: dict[Slot, int] = {}
         self.order: list[Slot] = []
         self.spoilt: set[str] = set()
         self._counts: dict[Slot, int] = {}
@@ -54,6 +71,7 @@ class _Seen:
         """One operation; one that only this call has comes behind the one before it."""
         slot, use = pending.slot, pending.use
         self._counts[slot] = self._counts.get(slot, 0) + 1
+        self.rows[slot] = self.rows.get(slot, 0) + use.count
         if slot not in self.first:
             self.first[slot] = _light(use)
             self.order.insert(self._at, slot)

@@ -59,6 +59,8 @@ def search(
     seed: int = 0,
     resume: Iterable[Attempt] = (),
     on_trial: Callable[[Attempt], None] | None = None,
+    sketch: Build | None = None,
+    finish: Callable[[Trial], None] | None = None,
 ) -> Found:
     """Find a network that meets every part of a budget.
 
@@ -66,7 +68,8 @@ def search(
     smallest network that meets everything is looked for; without one, the largest. Parts that can
     be counted are given to every trial. A trial is accepted with the noise of the measurements to
     spare: quality by the goal's confidence, latency by a bound that 19 of 20 later timings meet.
-    The winner is timed once more at the end, since it was chosen by its times.
+    The winner is timed once more at the end, since it was chosen by its times. Where nothing is
+    asked of quality, shapes decide: trials are sketches, and only the winner is repaired.
 
     Args:
         build: Makes a trial for a budget that can be counted.
@@ -81,6 +84,8 @@ def search(
         seed: Of the halves and of what `evaluate` draws.
         resume: Records of an earlier call with the same arguments; their trials are not repeated.
         on_trial: Called with each record.
+        sketch: Makes a trial that is not repaired.
+        finish: Repairs what `sketch` made, in place.
 
     Raises:
         InfeasibleBudget: No trial meets everything; the message says what is reachable.
@@ -91,7 +96,9 @@ def search(
     if not measured(budget):
         return Found(build(budget), (), None, None, None, None, ())
     gauge = Gauge(budget, original, evaluate=evaluate, example=example, split=split, seed=seed)
-    return _Search(build, budget, gauge, cost, resume, on_trial).run(trials)
+    if gauge.quality or sketch is None:
+        sketch, finish = build, None
+    return _Search(sketch, budget, gauge, cost, resume, on_trial, finish).run(trials)
 
 
 class _Search:
@@ -105,7 +112,9 @@ class _Search:
         cost: str,
         resume: Iterable[Attempt],
         on_trial: Callable[[Attempt], None] | None,
+        finish: Callable[[Trial], None] | None,
     ) -> None:
+        self.finish = finish or (lambda trial: None)
         self.make, self.budget, self.gauge, self.cost = build, budget, gauge, cost
         self.goal, self.ceilings = repr(budget), counted(budget)
         self.done = {_key(a.share): a for a in resume if a.goal == self.goal}
@@ -153,6 +162,7 @@ class _Search:
         else:
             self.gauge.time(trial, found)
         if all(found.margins[repr(goal)] >= 0 for goal in self.gauge.latency):
+            self.finish(trial)
             return self._finish(attempt, trial, found)
         less = self._withdraw(attempt, found)
         if not self.smallest and less.left is not None:

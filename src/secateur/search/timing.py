@@ -18,6 +18,8 @@ from secateur.measure.clock import compare
 
 BLOCKS = 6
 """Timings of both models, each a block of turns."""
+_FEW_BLOCKS = 3
+"""Where not one of them meets the budget."""
 MOST_BLOCKS = 18
 """Where the median meets the budget, but the bound does not yet."""
 _T95 = (6.314, 2.920, 2.353, 2.132, 2.015, 1.943, 1.895, 1.860, 1.833, 1.812, 1.796, 1.782)
@@ -86,6 +88,8 @@ def time_pair(
         limit = budget.ceiling(1.0) if relative else budget.ceiling(math.nan)
         bound = later_at_most(values) * (1 + _SLACK[relative]) if len(values) > 1 else math.inf
         if len(found) >= BLOCKS and (bound <= limit or median(values) > limit):
+            break
+        if len(found) >= _FEW_BLOCKS and min(values) > limit:
             break
     before, after = (_pooled([block[name] for block in found]) for name in ("before", "after"))
     return Timing(before, after, median(values), bound, limit)

@@ -82,11 +82,22 @@ class Workshop:
             InfeasibleBudget: The budget cannot be reached.
             VerificationError: No part could be cut correctly.
         """
+        return self._make(lambda: self._plan(budget))
+
+    def sketch(self, budget: Budget) -> Trial:
+        """The same without the repair, which changes neither sizes nor times.
+
+        Raises:
+            InfeasibleBudget, VerificationError: As `build` does.
+        """
+        return self._copy(lambda: self._plan(budget))
+
+    def _plan(self, budget: Budget) -> tuple[Plan, tuple[str, ...]]:
         if self.how == "search":
-            return self._make(lambda: self._evolved(budget))
+            return self._evolved(budget)
         if self.how == "sensitivity" and self.database is None:
             self.database = Database(self.scan(distance="kl").as_database())
-        return self._make(lambda: self.decider.plan(budget, self.how, self.database))
+        return self.decider.plan(budget, self.how, self.database)
 
     def scan(self, **options: Any) -> Sensitivity:
         """What every place can lose; see `search.sensitivity` for the options."""
@@ -128,8 +139,17 @@ class Workshop:
         )
 
     def _make(self, decide: Callable[[], tuple[Plan, tuple[str, ...]]]) -> Trial:
+        trial = self._copy(decide)
+        self.repair(trial)
+        return trial
+
+    def _copy(self, decide: Callable[[], tuple[Plan, tuple[str, ...]]]) -> Trial:
         trial = self._cut(decide, lambda: light_copy(self.model))
         own_memory(trial.model, self.model)
+        return trial
+
+    def repair(self, trial: Trial) -> None:
+        """Repair a sketch in place."""
         if self.steps:
             trial.repairs = repair(
                 self.model,
@@ -141,7 +161,6 @@ class Workshop:
                 seed=self.seed,
                 supervision=self.supervision,
             )
-        return trial
 
     def _cut(
         self,

@@ -14,7 +14,7 @@ from secateur.recover.follow import Slot
 from secateur.recover.job import Job
 from secateur.recover.layer import Layer, Place, find_places
 from secateur.recover.masked import solve_sparse
-from secateur.recover.reconstruct import Reconstruct
+from secateur.recover.reconstruct import Reconstruct, calls_of
 from secateur.recover.solve import Solution, Sums
 from secateur.recover.uses import plain
 from secateur.recover.weights.solvers import Solver
@@ -58,14 +58,15 @@ class Walk(Reconstruct):
                 if site.name not in reached:
                     self._by_magnitude(site, parameters[site.name])
                     job.note(f"{site.name}: no layer that can be solved alone; by magnitude")
-            self._teach(job, [place for place in places if place.uses > 1])
-            self._sweep(job, [place for place in places if place.uses == 1], kept)
+            calls = calls_of(job)
+            self._teach(job, [place for place in places if place.uses > 1], calls)
+            self._sweep(job, [place for place in places if place.uses == 1], kept, calls)
         job.masks = {site.name: self._mask(job, site, parameters[site.name]) for site in self.sites}
         job.refresh()
         job.note(f"layers solved as they were pruned: distance from the dense {job.distance:.3g}")
 
-    def _layers(self, job: Job, places: Sequence[Place]) -> dict[Slot, Layer]:
-        parameters, calls = Parameters(job.small), len(job.calls)
+    def _layers(self, job: Job, places: Sequence[Place], calls: int) -> dict[Slot, Layer]:
+        parameters = Parameters(job.small)
         return {
             place.slot: _Pruned(place, parameters, self.rows, calls, job.seed, walk=self)
             for place in places
