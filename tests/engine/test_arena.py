@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import mmap
+
+import pytest
+
 from secateur.engine.arena import Arena
 
 
@@ -30,3 +34,17 @@ def test_large_buffers_are_not_wasted_on_small_values() -> None:
     buffer = arena.take("a", 1_000_000, "x")
     arena.free("a")
     assert arena.take("b", 100, "x") is not buffer
+
+
+@pytest.mark.parametrize("huge", [True, False])
+def test_buffers_are_neighbours_zero_and_apart(huge: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not huge:
+        monkeypatch.delattr(mmap, "MADV_HUGEPAGE", raising=False)
+    arena = Arena()
+    taken = [arena.take(str(n), n, "x") for n in (1, 17, 40, 9_000_000)]
+    assert all(b.address % 64 == 0 and not b.tensor.any() for b in taken)
+    assert taken[1].address - taken[0].address == 64
+    for i, buffer in enumerate(taken):
+        buffer.tensor.fill_(i)
+        assert [b for b in taken if b.holds(buffer.tensor[-1:])] == [buffer]
+    assert all((b.tensor == i).all() for i, b in enumerate(taken))

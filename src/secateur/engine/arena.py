@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Hashable
 
 import torch
 from torch import Tensor
 
-_ALIGN = 64
+_ALIGN = 16  # floats in a cache line
+_CHUNK = 8 << 20  # floats that are asked for at once; memory that is not touched costs nothing
+_HUGE = 1 << 19  # floats in a huge page
 
 
 class Buffer:
@@ -17,18 +20,15 @@ class Buffer:
     that are in it now.
     """
 
-    def __init__(self, floats: int, key: Hashable) -> None:
-        raw = torch.zeros(floats + _ALIGN // 4)
-        skip = -raw.data_ptr() % _ALIGN // 4
-        self.tensor = raw[skip : skip + floats]
-        self.address = self.tensor.data_ptr()
-        self.storage = raw.untyped_storage().data_ptr()
-        self.key, self.floats = key, floats
+    def __init__(self, tensor: Tensor, key: Hashable) -> None:
+        self.tensor = tensor
+        self.address, self.floats = tensor.data_ptr(), tensor.numel()
+        self.key = key
         self.names: set[str] = set()
 
     def holds(self, tensor: Tensor) -> bool:
         """Whether a tensor lies in it."""
-        return tensor.untyped_storage().data_ptr() == self.storage
+        return self.address <= tensor.data_ptr() < self.address + 4 * self.floats
 
 
 class Arena:
@@ -45,6 +45,7 @@ class Arena:
     def __init__(self) -> None:
         self.buffers: list[Buffer] = []
         self._free: list[Buffer] = []
+        self._room = torch.empty(0)
 
     @property
     def bytes(self) -> int:
@@ -58,7 +59,7 @@ class Arena:
             buffer = fits[-1]
             self._free.remove(buffer)
         else:
-            buffer = Buffer(floats, key)
+            buffer = Buffer(self._zeros(floats), key)
             self.buffers.append(buffer)
         buffer.names.add(name)
         return buffer
@@ -82,3 +83,23 @@ class Arena:
                 buffer.names.discard(name)
                 if not buffer.names:
                     self._free.append(buffer)
+
+    def _zeros(self, floats: int) -> Tensor:
+        """Memory behind what was taken last: neighbours need fewer entries of the TLB."""
+        size = -(-max(floats, 1) // _ALIGN) * _ALIGN
+        if size > len(self._room):
+            self._room = _fresh(max(size, _CHUNK))
+        taken, self._room = self._room[:floats], self._room[size:]
+        return taken
+
+
+def _fresh(floats: int) -> Tensor:
+    """Zeros in huge pages, where the system has them."""
+    if not hasattr(mmap, "MADV_HUGEPAGE"):
+        raw = torch.zeros(floats + _ALIGN)
+        return raw[-raw.data_ptr() % (4 * _ALIGN) // 4 :][:floats]
+    private = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+    memory = mmap.mmap(-1, 4 * (floats + _HUGE), flags=private)
+    memory.madvise(mmap.MADV_HUGEPAGE)
+    raw = torch.frombuffer(memory, dtype=torch.float32)
+    return raw[-raw.data_ptr() % (4 * _HUGE) // 4 :][:floats]

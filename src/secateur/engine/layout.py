@@ -55,7 +55,8 @@ class Form:
 
     def view(self, buffer: Tensor, shape: Sequence[int]) -> Tensor:
         """The value in a buffer, as a tensor of its shape."""
-        return buffer.as_strided(tuple(shape), self.strides(shape), self.margin)
+        start = int(buffer.storage_offset()) + self.margin
+        return buffer.as_strided(tuple(shape), self.strides(shape), start)
 
     def strides(self, shape: Sequence[int]) -> tuple[int, ...]:
         """The strides of a tensor that lies so.
