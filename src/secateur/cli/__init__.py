@@ -1,5 +1,6 @@
-"""The command line: `secateur inspect`, `secateur prune` and `secateur sweep`."""
+"""The command line: `secateur --help` lists its commands."""
 
-from secateur.cli.sweep import app
+from secateur.cli import commands, sweep  # noqa: F401  each adds its own
+from secateur.cli.shared import app
 
 __all__ = ["app"]

@@ -2,107 +2,54 @@
 
 from __future__ import annotations
 
-import functools
-import json
 import shlex
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from importlib.metadata import version as installed_version
 from pathlib import Path
-from typing import Annotated, Any, ParamSpec, TypeVar
+from typing import Annotated, Any
 
 import torch
 import typer
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-from torch import nn
 
 from secateur import api
 from secateur.api.bench import bench as timed
-from secateur.cli.data import FORMS as DATA
-from secateur.cli.data import load, numbers
+from secateur.cli.data import numbers
 from secateur.cli.inputs import example
 from secateur.cli.journal import Journal, stamp
 from secateur.cli.recipe_file import REPAIRS
-from secateur.cli.spec import FORMS, build, library
+from secateur.cli.shared import (
+    Data,
+    Dtype,
+    High,
+    Inputs,
+    Json,
+    Spec,
+    Weights,
+    app,
+    built,
+    data_options,
+    doing,
+    printed,
+    reported,
+    say,
+)
+from secateur.cli.spec import FORMS, build
 from secateur.cli.units import NAMES, units
 from secateur.core.attempt import Attempt
 from secateur.core.budget import parse_budget
-from secateur.core.errors import RecipeError, SecateurError
+from secateur.core.errors import RecipeError
 from secateur.core.registry import did_you_mean
 from secateur.core.schedule import Steps
-from secateur.measure.metric import Accuracy, Loss
 from secateur.recover import Recover
 from secateur.report.artifact import HTML, redraw, save
-from secateur.report.tables import console, show
+from secateur.report.tables import show
 from secateur.ship.export import export as write
 from secateur.ship.files import PLAN, WEIGHTS
 from secateur.ship.files import load as read
 from secateur.ship.peers import PEERS
-from secateur.ship.weights import fit_weights, read_weights
-
-app = typer.Typer(
-    name="secateur",
-    help="Cut PyTorch models down to size, and prove it.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-)
-_P = ParamSpec("_P")
-_R = TypeVar("_R")
-
-Spec = Annotated[str, typer.Argument(help=f"The model: {FORMS}.", show_default=False)]
-Inputs = Annotated[
-    list[str],
-    typer.Option("--input", "-i", help="A shape, 1,3,224,224 or ids:int64=1,16; may be repeated."),
-]
-Dtype = Annotated[str, typer.Option(help="Of inputs that do not name one.")]
-Data = Annotated[str | None, typer.Option(help=f"What to learn from and judge by: {DATA}.")]
-High = Annotated[int, typer.Option(help="Integer inputs are drawn from 0 up to below this.")]
-Weights = Annotated[
-    Path | None, typer.Option(help="A state dict: .safetensors, .pt, .pth, .bin or .ckpt.")
-]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
-
-
-def _reported(command: Callable[_P, _R]) -> Callable[_P, _R]:
-    """Errors meant for people become a message on stderr and exit status 1."""
-
-    @functools.wraps(command)
-    def run(*args: _P.args, **kwargs: _P.kwargs) -> _R:
-        try:
-            return command(*args, **kwargs)
-        except SecateurError as error:
-            out = console(sys.stderr)
-            out.print(f"error: {error.message}", style="red")
-            if error.hint:
-                out.print(f"hint: {error.hint}")
-            raise typer.Exit(1) from None
-
-    return run
-
-
-def _version(wanted: bool) -> None:
-    if wanted:
-        typer.echo(installed_version("secateur"))
-        raise typer.Exit
-
-
-@app.callback()
-def _main(
-    version: Annotated[
-        bool,
-        typer.Option(
-            "--version", help="Print the version and leave.", is_eager=True, callback=_version
-        ),
-    ] = False,
-) -> None:
-    pass
 
 
 @app.command()
-@_reported
+@reported
 def inspect(
     spec: Spec,
     input: Inputs,
@@ -114,15 +61,15 @@ def inspect(
 ) -> None:
     """Say what can be removed from a model, and what stays and why."""
     call = example(input, dtype, high)
-    with _doing("building"):
-        model = _model(spec, weights)
-    with _doing("tracing"):
+    with doing("building"):
+        model = built(spec, weights)
+    with doing("tracing"):
         found = api.inspect(model, call, latency=latency)
-    _print(found, as_json)
+    printed(found, as_json)
 
 
 @app.command()
-@_reported
+@reported
 def prune(
     spec: Spec,
     input: Inputs,
@@ -180,36 +127,36 @@ def prune(
         raise RecipeError("--multiple is for channels", hint="add --unit channel")
     schedule = Steps(cycles) if cycles != 1 else None
     call = example(input, dtype, high)
-    with _doing("building"):
-        model = _model(spec, weights)
+    with doing("building"):
+        model = built(spec, weights)
     options: dict[str, Any] = {}
     if data is not None:
-        with _doing("reading data"):
-            options = _data(data, call, samples, batch, metric, mean, std)
+        with doing("reading data"):
+            options = data_options(data, call, samples, batch, metric, mean, std)
     journal = Journal(out, {k: v for k, v in arguments.items() if k not in ("as_json", "out")})
     if journal.note:
-        _say(journal.note)
-    with _doing("pruning") as say:
+        say(journal.note)
+    with doing("pruning") as tell:
 
         def tried(attempt: Attempt) -> None:
             if schedule is None:  # a cycle starts from a network, which no record holds
                 journal.add(attempt)
-            say(f"pruning: {len(journal.attempts)} tried, last {attempt.share:.0%}: {attempt.why}")
+            tell(f"pruning: {len(journal.attempts)} tried, last {attempt.share:.0%}: {attempt.why}")
 
         result = api.prune(
             model, call, unit=removed, criterion=criterion, budget=limit, allocate=allocate,
             recover=steps, samples=samples, seed=seed, schedule=schedule, latency=latency,
             on_trial=tried, resume=tuple(journal.attempts), **options,
         )  # fmt: skip
-    with _doing("saving"):
+    with doing("saving"):
         save(result, out, command=_typed())
     journal.close()
-    _print(result, as_json)
-    _say(f"saved: {out / WEIGHTS}, {out / PLAN} and {out / HTML}")
+    printed(result, as_json)
+    say(f"saved: {out / WEIGHTS}, {out / PLAN} and {out / HTML}")
 
 
 @app.command()
-@_reported
+@reported
 def bench(
     spec: Spec,
     input: Inputs,
@@ -230,20 +177,20 @@ def bench(
     call = example(input, dtype, high)
     shares = [part / 100 for part in numbers(sparsity)]
     names = [name.strip() for name in engines.split(",") if name.strip()]
-    with _doing("building"):
-        model = _model(spec, weights).eval()
+    with doing("building"):
+        model = built(spec, weights).eval()
     before = torch.get_num_threads()
     try:
         torch.set_num_threads(threads or before)
-        with _doing("compiling and timing"):
+        with doing("compiling and timing"):
             found = timed(model, call, shares, engines=names, min_time=seconds)
     finally:
         torch.set_num_threads(before)
-    _print(found, as_json)
+    printed(found, as_json)
 
 
 @app.command()
-@_reported
+@reported
 def report(
     folder: Annotated[Path, typer.Argument(help="What prune has saved.", show_default=False)],
 ) -> None:
@@ -252,7 +199,7 @@ def report(
 
 
 @app.command()
-@_reported
+@reported
 def export(
     folder: Annotated[Path, typer.Argument(help=f"With {WEIGHTS} and {PLAN}.", show_default=False)],
     path: Annotated[
@@ -265,38 +212,11 @@ def export(
 ) -> None:
     """Write a saved model for another runtime, run it there, and compare."""
     call = example(input, dtype, high)
-    with _doing("building"):
+    with doing("building"):
         model = read(folder, build(into))
-    with _doing("exporting"):
+    with doing("exporting"):
         done = write(model, path, call)
     show(done)
-
-
-def _data(
-    where: str, call: Any, samples: int, batch: int, metric: str, mean: str, std: str
-) -> dict[str, Any]:
-    """What `--data` says to `prune`: one part is learned from, the other one judges."""
-    first, second = (numbers(text) if text else None for text in (mean, std))
-    loaded = load(where, call, batch=batch, mean=first, std=second)
-    if metric not in ("auto", "accuracy", "loss"):
-        raise RecipeError(
-            f"there is no metric {metric!r}", hint=did_you_mean(metric, ("accuracy", "loss"))
-        )
-    if not loaded.labelled:
-        if metric != "auto":
-            raise RecipeError(f"--metric {metric} needs labels, and {where} has none")
-        return {"data": loaded.batches}
-    learned, judged = loaded.split(samples)
-    kinds = {"accuracy": Accuracy, "loss": Loss}
-    kind = metric if metric != "auto" else ("accuracy" if _classes(judged.batches) else "loss")
-    return {"data": learned.batches, "evaluate": kinds[kind](judged.batches)}
-
-
-def _classes(batches: Any) -> bool:
-    """Whether labels are whole numbers, as those of classes are."""
-    first = next(iter(batches))
-    labels = first["labels"] if isinstance(first, dict) else first[-1]
-    return not labels.is_floating_point()
 
 
 def _repairs(text: str | None) -> list[Recover] | None:
@@ -310,41 +230,7 @@ def _repairs(text: str | None) -> list[Recover] | None:
     return [kinds[name]() for name in names]
 
 
-def _model(spec: str, weights: Path | None) -> nn.Module:
-    """Build a model and load weights into it, if there are any."""
-    model = build(spec)
-    if weights is not None:
-        fit_weights(model, read_weights(weights), weights)
-    elif library(spec):
-        _say(f"note: {spec} has random weights; give trained ones with --weights")
-    return model
-
-
 def _typed() -> str:
     """The command line, where this was called by one."""
     program = Path(sys.argv[0]).name
     return shlex.join(["secateur", *sys.argv[1:]]) if program == "secateur" else ""
-
-
-def _print(item: Any, as_json: bool) -> None:
-    if as_json:
-        typer.echo(json.dumps(item.to_dict(), indent=1))
-    else:
-        show(item)
-
-
-def _say(message: str) -> None:
-    console(sys.stderr).print(message)
-
-
-@contextmanager
-def _doing(what: str) -> Iterator[Callable[[str], None]]:
-    """A spinner on stderr for as long as something takes; nothing where it is no terminal.
-
-    Gives a function that changes what it says.
-    """
-    err = console(sys.stderr)
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
-    with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as progress:
-        task = progress.add_task(what, total=None)
-        yield lambda text: progress.update(task, description=text)

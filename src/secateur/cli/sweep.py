@@ -13,10 +13,10 @@ from typing import Annotated, Any
 import typer
 
 from secateur import api
-from secateur.cli.commands import Json, _data, _doing, _model, _print, _reported, _say, app
 from secateur.cli.inputs import example
 from secateur.cli.journal import stamp
 from secateur.cli.recipe_file import SweepFile, arguments, read
+from secateur.cli.shared import Json, app, built, data_options, doing, printed, reported, say
 from secateur.core.errors import RecipeError, SecateurError
 from secateur.core.measured import Measured
 from secateur.core.sweep import Sweep, Tried
@@ -25,7 +25,7 @@ from secateur.search.sweep import sweep as explore
 
 
 @app.command()
-@_reported
+@reported
 def sweep(
     recipe: Annotated[Path, typer.Argument(help="A YAML file.", show_default=False)],
     trials: Annotated[
@@ -65,23 +65,23 @@ def sweep(
         lower_is_better=_lower(given),
     )
     work = partial(prune_once, given)
-    with _doing("sweeping") as say, _submitting(workers, ray) as (submit, at_once):
+    with doing("sweeping") as tell, _submitting(workers, ray) as (submit, at_once):
         count = 0
 
         def tried(found: Tried) -> None:
             nonlocal count
             count += 1
             said = found.failed or ", ".join(f"{k} {found.values[k]:.4g}" for k in plan.objectives)
-            say(f"sweeping: trial {found.number} of {plan.trials}: {said}")
+            tell(f"sweeping: trial {found.number} of {plan.trials}: {said}")
 
         result: Sweep = explore(plan, work, submit, at_once=at_once, on_trial=tried)
-    _print(result, as_json)
-    _say(f"{count} new trials; the study {plan.name!r} is in {plan.storage}")
+    printed(result, as_json)
+    say(f"{count} new trials; the study {plan.name!r} is in {plan.storage}")
     if plot is not None:
         curve = result.frontier()
         if curve is None:
             raise RecipeError("--plot needs a cost and quality among the objectives")
-        _say(f"plotted: {curve.plot(plot)}")
+        say(f"plotted: {curve.plot(plot)}")
 
 
 @contextmanager
@@ -137,10 +137,10 @@ class _Bench:
 def _read_bench(recipe: str, stamped: str) -> _Bench:
     given = SweepFile(**json.loads(recipe))
     call = example(given.inputs, given.dtype, given.high)
-    model = _model(given.model, None if given.weights is None else Path(given.weights))
+    model = built(given.model, None if given.weights is None else Path(given.weights))
     options: dict[str, Any] = {}
     if given.data is not None:
-        options = _data(
+        options = data_options(
             given.data, call, given.samples, given.batch, given.metric, given.mean, given.std
         )
     return _Bench(model, call, options)
