@@ -24,7 +24,8 @@ from torch import Tensor, nn
 import secateur as sc
 
 HERE = Path(__file__).parent
-PAIRS = 60
+SECONDS = 20
+"""Of steps for each row of the table; at least 30 pairs."""
 
 
 class Recurrent(nn.Module):
@@ -75,8 +76,10 @@ RECIPES = {
 }
 
 
-def measure(make: Callable[[], nn.Module], batch: Tensor, recipe: sc.Recipe) -> list[float]:
-    """Ratios of the time of a step with a session to that of one without."""
+def measure(
+    make: Callable[[], nn.Module], batch: Tensor, recipe: sc.Recipe
+) -> tuple[list[float], float]:
+    """Ratios of the time of a step with a session to that of one without; bits for each weight."""
     torch.manual_seed(0)
     models = [make()]
     models.append(copy.deepcopy(models[0]))
@@ -93,14 +96,19 @@ def measure(make: Callable[[], nn.Module], batch: Tensor, recipe: sc.Recipe) -> 
 
     for _ in range(5):
         step(0), step(1)
-    ratios = []
-    for pair in range(PAIRS):
-        first = pair % 2
+    ratios: list[float] = []
+    until = process_time() + SECONDS
+    while process_time() < until or len(ratios) < 30:
+        first = len(ratios) % 2
         took = {first: step(first)}
         took[1 - first] = step(1 - first)
         ratios.append(took[1] / took[0])
+    held = session.state_dict()["weights"].values()
+    tensors = [t for kept in held for t in (kept["mask"], *kept["extra"].values())]
+    tensors += [kept["latent"] for kept in held if "latent" in kept]
+    weights = sum(mask.numel() for mask in session.masks.values())
     session.finish()
-    return ratios
+    return ratios, 8 * sum(t.numel() * t.element_size() for t in tensors) / weights
 
 
 def main() -> None:
@@ -108,25 +116,28 @@ def main() -> None:
     rows = []
     for name, (make, data) in CASES.items():
         for what, recipe in RECIPES.items():
-            ratios = measure(make, data(), recipe)
+            ratios, bits = measure(make, data(), recipe)
             low, middle, high = statistics.quantiles(ratios, n=4)
             weights = sum(p.numel() for p in make().parameters() if p.dim() > 1)
-            rows.append({"case": name, "form": what, "weights": weights,
-                         "median": middle, "quartiles": [low, high]})  # fmt: skip
+            rows.append({"case": name, "form": what, "weights": weights, "bits": bits,
+                         "pairs": len(ratios), "median": middle,
+                         "quartiles": [low, high]})  # fmt: skip
             print(json.dumps(rows[-1]), file=sys.stderr, flush=True)
     machine = f"{platform.machine()}, one thread, torch {torch.__version__}"
     lines = [
         "# What a session costs", "",
         f"Written by `python benchmarks/overhead.py`; {machine}.", "",
-        f"Processor time of a training step with a session over one without, between updates: "
-        f"the median of {PAIRS} pairs in turns, and its quartiles.", "",
-        "| network | weights | form | with / without |", "|---|---|---|---|",
+        "Processor time of a training step with a session over one without, between updates: "
+        f"the median of as many pairs in turns as take {SECONDS} seconds, and their quartiles; "
+        "and what the session keeps, in bits for each weight. Networks whose steps are as short as "
+        "the first's feel most of it.", "",
+        "| network | weights | form | with / without | pairs | bits |", "|---|---|---|---|---|---|",
     ]  # fmt: skip
     for row in rows:
         low, high = row["quartiles"]
         lines.append(
             f"| {row['case']} | {row['weights']:,} | {row['form']} | "
-            f"{row['median']:.3f} ({low:.3f} to {high:.3f}) |"
+            f"{row['median']:.3f} ({low:.3f} to {high:.3f}) | {row['pairs']} | {row['bits']:.1f} |"
         )
     text = "\n".join(lines) + "\n"
     (HERE.parent / "docs" / "overhead.md").write_text(text, encoding="utf-8")

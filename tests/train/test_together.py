@@ -26,12 +26,16 @@ def test_removed_weights_become_zero_and_others_stay(
     assert list(found) == [id(items[0].optimizer)]
     parts = found[id(items[0].optimizer)]
     assert len(parts) == {1: 3, 4400: 2, 1 << 24: 1}[limit]
-    with torch.no_grad():
-        for part in parts:
-            part.apply()
-    for item, mask, old in zip(items, masks, before, strict=True):
-        assert torch.equal(item.used, old * mask)
-        assert torch.equal(item.mask, mask)  # their bits are parts of one tensor now
+    for change in (lambda: None, model.double, lambda: model.to(memory_format=torch.channels_last)):
+        change()
+        with torch.no_grad():
+            for item, old in zip(items, before, strict=True):
+                item.used.copy_(old)
+            for part in parts:
+                part.apply()
+        for item, mask, old in zip(items, masks, before, strict=True):
+            assert torch.equal(item.used, old.to(item.used.dtype) * mask)
+            assert torch.equal(item.mask, mask)  # their bits are parts of one tensor now
 
 
 def test_masks_of_a_group_share_their_memory() -> None:

@@ -78,7 +78,7 @@ class Held:
     def clear(self, tensor: Tensor) -> None:
         """Set what is removed to zero in a tensor of the weight's shape."""
         if takes(tensor):
-            Clear([tensor.numel()], self.packed)([tensor])
+            Clear([tensor], self.packed)()
         else:
             tensor.mul_(self.bits)
 

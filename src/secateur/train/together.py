@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from functools import cached_property
 
 import torch
-from torch import Tensor
 
 from secateur.runtime.kernels.clear import Clear, takes
 from secateur.train.bits import cells
@@ -18,42 +15,37 @@ LIMIT = 1 << 24
 """How many weights are masked at once: on other devices their mask takes a byte for each then."""
 
 
-@dataclass(frozen=True)
 class Together:
-    """Weights of one optimizer and type on one device, masked with one call or look-up for all."""
+    """Weights of one optimizer and type on one device, masked with one call or look-up for all.
 
-    weights: Sequence[Tensor]
-    bits: Tensor
+    bits: their masks, which become parts of this one tensor.
+    """
 
-    @classmethod
-    def of(cls, items: Sequence[Held]) -> Together:
-        """Their masks become parts of one tensor."""
+    def __init__(self, items: Sequence[Held]) -> None:
         lengths = [len(item.packed) for item in items]
-        bits = torch.cat([item.packed for item in items])
-        for item, part in zip(items, bits.split(lengths), strict=True):
+        self.bits = torch.cat([item.packed for item in items])
+        for item, part in zip(items, self.bits.split(lengths), strict=True):
             item.packed = part
-        return cls([item.parameter for item in items], bits)
-
-    @cached_property
-    def sizes(self) -> list[int]:
-        """How many entries each has here."""
-        return [local(weight).numel() for weight in self.weights]
-
-    @cached_property
-    def native(self) -> Clear:
-        """The same by a kernel, without bytes; for weights that it takes."""
-        return Clear(self.sizes, self.bits)
+        self._weights = [item.parameter for item in items]
+        self._sizes = [item.site.n for item in items]
+        self._places: list[tuple[int, torch.dtype]] = []
+        self._native: Clear | None = None
 
     def apply(self) -> None:
         """Set what is removed to zero."""
-        weights = [local(weight) for weight in self.weights]
-        if all(takes(weight) for weight in weights) and len({w.dtype for w in weights}) == 1:
-            self.native(weights)
+        weights = [local(weight) for weight in self._weights]
+        places = [(weight.data_ptr(), weight.dtype) for weight in weights]
+        if places != self._places:
+            native = all(map(takes, weights)) and len({weight.dtype for weight in weights}) == 1
+            self._native = Clear(weights, self.bits) if native else None
+            self._places = places
+        if self._native is not None:
+            self._native()
             return
-        parts = cells(self.bits).split([size + -size % 8 for size in self.sizes])
+        parts = cells(self.bits).split([size + -size % 8 for size in self._sizes])
         masks = [
             part[:size].view(weight.shape)
-            for part, size, weight in zip(parts, self.sizes, weights, strict=True)
+            for part, size, weight in zip(parts, self._sizes, weights, strict=True)
         ]
         torch._foreach_mul_(weights, masks)
 
@@ -67,7 +59,7 @@ def gathered(held: Iterable[Held]) -> dict[int, list[Together]]:
             place = id(item.optimizer), item.packed.device, item.parameter.dtype
             places.setdefault(place, []).append(item)
     for (optimizer, *_), items in places.items():
-        found.setdefault(optimizer, []).extend(Together.of(part) for part in _parts(items))
+        found.setdefault(optimizer, []).extend(Together(part) for part in _parts(items))
     return found
 
 

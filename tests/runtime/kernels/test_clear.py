@@ -25,7 +25,7 @@ def test_nothing_else_is_touched(size: int, at_end: bool) -> None:
     tensor.copy_(torch.randn(size))
     mask = torch.rand(size) < 0.5
     expected = torch.where(mask, tensor, 0)
-    Clear([size], bits_of([mask]))([tensor])
+    Clear([tensor], bits_of([mask]))()
     assert torch.equal(tensor, expected)
 
 
@@ -37,16 +37,18 @@ def test_several_tensors_in_parts(
     monkeypatch.setattr(clear, "PART", part)
     shapes = [(3, 5), (0, 4), (7, 9), (2, 3, 11)]
     masks = [torch.rand(shape) < 0.5 for shape in shapes]
-    run = Clear([mask.numel() for mask in masks], bits_of(masks))
-    for _ in range(2):  # on other memory the second time
-        tensors = [torch.randn(shape).to(dtype) for shape in shapes]
+    tensors = [torch.zeros(shape, dtype=dtype) for shape in shapes]
+    run = Clear(tensors, bits_of(masks))
+    for _ in range(2):
+        for tensor in tensors:
+            tensor.copy_(torch.randn(tensor.shape))
         expected = [torch.where(mask, t, 0) for mask, t in zip(masks, tensors, strict=True)]
-        run(tensors)
+        run()
         assert all(map(torch.equal, tensors, expected))
 
 
 def test_nothing_to_do() -> None:
-    Clear([], torch.zeros(0, dtype=torch.uint8))([])
+    Clear([torch.zeros(0)], torch.zeros(0, dtype=torch.uint8))()
 
 
 def test_what_it_takes() -> None:

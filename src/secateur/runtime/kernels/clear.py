@@ -39,36 +39,33 @@ def takes(tensor: Tensor) -> bool:
 class Clear:
     """Sets what has no bit to zero in several tensors of one type, all of which it `takes`.
 
-    sizes: their numbers of entries. bits: uint8; a tensor's bits begin at a whole byte, the lowest
-    first, and one tensor's follow the other's. Threads are torch's.
+    bits: uint8; a tensor's bits begin at a whole byte, the lowest first, and one tensor's follow
+    the other's. The memory that the tensors have now is what it works on, as often as it is called,
+    on torch's threads; keep them.
 
     Example:
         >>> x = torch.tensor([1.0, float("nan"), 3.0])
         >>> if takes(x):
-        ...     Clear([3], torch.tensor([5], dtype=torch.uint8))([x])
+        ...     Clear([x], torch.tensor([5], dtype=torch.uint8))()
         ...     assert x.tolist() == [1, 0, 3]
     """
 
-    def __init__(self, sizes: Sequence[int], bits: Tensor) -> None:
-        self._bits = bits  # kept: their address is in the table
-        rows, byte = [], bits.data_ptr()
-        for tensor, size in enumerate(sizes):
-            for begin in range(0, size, PART):
-                rows.append((tensor, begin, byte + begin // 8, min(PART, size - begin)))
-            byte += -(-size // 8)
-        table = np.array(rows, np.int64).reshape(-1, 4)
-        self._of, self._begin = table[:, 0], table[:, 1]
-        self._tasks = np.zeros((len(rows), 7), np.int64)
-        self._tasks[:, 1:3] = table[:, 2:]
-
-    def __call__(self, tensors: Sequence[Tensor]) -> None:
-        """Work on tensors of these sizes."""
-        if not len(self._of):
-            return
+    def __init__(self, tensors: Sequence[Tensor], bits: Tensor) -> None:
+        self._bits = bits  # kept: its address is in the table
         size = tensors[0].element_size()
-        places = np.array([tensor.data_ptr() for tensor in tensors], np.int64)
-        self._tasks[:, 0] = places[self._of] + self._begin * size
-        parallel(_native(size), self._tasks)
+        rows, byte = [], bits.data_ptr()
+        for tensor in tensors:
+            place, count = tensor.data_ptr(), tensor.numel()
+            for begin in range(0, count, PART):
+                part = place + begin * size, byte + begin // 8, min(PART, count - begin)
+                rows.append((*part, 0, 0, 0, 0))
+            byte += -(-count // 8)
+        self._tasks = np.array(rows, np.int64).reshape(-1, 7)
+        self._kernel = _native(size)
+
+    def __call__(self) -> None:
+        """Work once."""
+        parallel(self._kernel, self._tasks)
 
 
 @cache
