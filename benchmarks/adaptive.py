@@ -65,7 +65,9 @@ PARTS: dict[str, Callable[[argparse.Namespace], Any]] = {
     "activations": lambda options: {
         n: inputs.activations(n) for n in options.cases or inputs.LAZY_CASES
     },
-    "exits": lambda options: {n: inputs.exits(n) for n in options.cases or inputs.EXIT_CASES},
+    "exits": lambda options: {
+        n: inputs.exits(n, options.jobs) for n in options.cases or inputs.EXIT_CASES
+    },
     "controller": lambda options: inputs.controller(),
     "deadline": lambda options: times.deadline(),
     "gates-time": lambda options: times.gates(),
@@ -84,6 +86,7 @@ def main() -> None:
     parser.add_argument("--cases", nargs="*", choices=list(CASES))
     parser.add_argument("--data", type=Path)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--jobs", type=int, default=1, help="processes, of the part exits")
     parser.add_argument("--json", type=Path, default=Path("benchmarks/adaptive.json"))
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()

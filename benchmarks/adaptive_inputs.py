@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import random
+from concurrent.futures import ProcessPoolExecutor
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -65,35 +68,49 @@ def activations(name: str) -> Row:
     return {"case": case.name, "metric": case.metric, "dense": dense, "rows": rows}
 
 
-def exits(name: str) -> Row:
+def exits(name: str, jobs: int) -> Row:
     """The agreement with the whole network on unseen data, for many draws of calibration data."""
-    case = CASES[name]()
+    context = multiprocessing.get_context("spawn")
+    rows = []
+    with ProcessPoolExecutor(jobs, context, torch.set_num_threads, (1,)) as pool:
+        for row in pool.map(partial(_draw, name), range(RESAMPLINGS)):
+            rows.append(row)
+            print(name, row, flush=True)
+    guarantee, agreements = EXIT_CASES[name][0], [row["agreement"] for row in rows]
+    return {
+        "case": CASES[name]().name, "guarantee": guarantee, "agreements": agreements,
+        "work": [row["work"] for row in rows], "kept": sum(a >= guarantee for a in agreements),
+    }  # fmt: skip
+
+
+def _draw(name: str, draw: int) -> Row:
+    model, x, wanted = _answers(name)
     guarantee, count = EXIT_CASES[name]
+    order = torch.randperm(len(x), generator=torch.Generator().manual_seed(draw))
+    early = sc.adapt.exits(
+        model, [x[part] for part in order[:count].split(100)], guarantee=guarantee, samples=count
+    )
+    unseen = order[count:][:2000]
+    with torch.no_grad():
+        runs = [early.leave(x[part]) for part in unseen.split(250)]
+    same = torch.cat([found.argmax(1) for found, _ in runs]) == wanted[unseen]
+    where = torch.cat([place for _, place in runs])
+    work = torch.tensor([*early.costs, 1.0])[where]
+    return {
+        "agreement": same.float().mean().item(), "work": work.mean().item(), "at": early.names,
+        "times": early.times,
+    }  # fmt: skip
+
+
+@cache
+def _answers(name: str) -> tuple[nn.Module, Tensor, Tensor]:
+    """A model, all inputs that there are, and its classes for them."""
+    case = CASES[name]()
     model = case.build()
     x = torch.cat([case.selection.inputs[0], case.report.inputs[0]])
     with torch.no_grad():
         outs = torch.cat([model(part) for part in x.split(250)])
-    wanted = outs.argmax(-1) if outs.dim() == 2 else outs[:, -1].argmax(-1)
-    agreements, costs = [], []
-    for draw in range(RESAMPLINGS):
-        order = torch.randperm(len(x), generator=torch.Generator().manual_seed(draw))
-        early = sc.adapt.exits(
-            model, [x[part] for part in order[:count].split(100)], guarantee=guarantee,
-            samples=count,
-        )  # fmt: skip
-        unseen = order[count:][:2000]
-        with torch.no_grad():
-            runs = [early.leave(x[part]) for part in unseen.split(250)]
-        same = torch.cat([found.argmax(1) for found, _ in runs]) == wanted[unseen]
-        where = torch.cat([place for _, place in runs])
-        work = torch.tensor([*early.costs, 1.0])[where]
-        agreements.append(same.float().mean().item())
-        costs.append(work.mean().item())
-        print(name, draw, agreements[-1], costs[-1], flush=True)
-    return {
-        "case": case.name, "guarantee": guarantee, "agreements": agreements, "work": costs,
-        "kept": sum(a >= guarantee for a in agreements),
-    }  # fmt: skip
+    return model, x, outs.argmax(-1) if outs.dim() == 2 else outs[:, -1].argmax(-1)
 
 
 def controller() -> Row:

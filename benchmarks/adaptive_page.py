@@ -51,7 +51,8 @@ def _dial(found: Found) -> Iterator[str]:
 def _deadline(found: Found) -> Iterator[str]:
     rows = [
         (
-            name, " / ".join(f"{ms:.2f}" for ms in r["ms"].values()), f"{r['ratio']['0.5']:.2f}",
+            name, ", ".join(f"{level}: {ms:.2f}" for level, ms in r["ms"].items()),
+            ", ".join(f"{level}: {x:.2f}" for level, x in r["ratio"].items() if level != "1"),
             f"{r['switch_us']:.1f} µs", f"{r['unpack_ms']:.0f} ms", f"{r['memory']:.2f} x",
             f"{r['deadlines']['met']:.1%} of {r['deadlines']['calls']:,}",
             "yes" if r["deadlines"]["infeasible_refused"] else "NO",
@@ -59,7 +60,7 @@ def _deadline(found: Found) -> Iterator[str]:
         for name, r in found.items()
     ]  # fmt: skip
     heads = (
-        "dial", "ms at 1 / .75 / .5 / .25", "at .5", "switching", "first use", "memory",
+        "dial", "ms by level", "of dense", "switching", "first use", "memory",
         "deadlines met", "infeasible ones refused",
     )  # fmt: skip
     yield from table("Latency of levels at batch 1, switching, deadlines", heads, rows)

@@ -29,7 +29,7 @@ def deadline() -> Row:
     for name, build in _dials().items():
         dial, x = build()
         first = {level: _once(partial(dial._at, level)) for level in dial.levels[1:]}
-        table = dial.measure(x, min_time=1.0)
+        table = dial.measure(x, min_time=0.4)
         dense = table[1.0].median_ms
         row: Row = {
             "ms": {f"{level:g}": taken.median_ms for level, taken in table.items()},
@@ -47,7 +47,8 @@ def deadline() -> Row:
 def _dials() -> dict[str, Callable[[], tuple[Any, Any]]]:
     def resnet20(cost: str) -> tuple[Any, Any]:
         case = CASES["resnet20"]()
-        return sc.dial(case.build(), case.example, data=case.data(), cost=cost), case.example[0]
+        make = partial(sc.dial, case.build(), case.example, data=case.data(), cost=cost)
+        return _reachable(make), case.example[0]
 
     def resnet50() -> tuple[Any, Any]:
         import torchvision
@@ -60,6 +61,16 @@ def _dials() -> dict[str, Callable[[], tuple[Any, Any]]]:
         "ResNet-20, by latency": partial(resnet20, "latency"),
         "ResNet-50 (random weights), by MACs": resnet50,
     }
+
+
+def _reachable(make: Callable[..., Any]) -> Any:
+    """The dial with the lowest levels that there can be: some time is left without channels."""
+    for levels in ((0.75, 0.5, 0.25), (0.8, 0.65, 0.5), (0.9, 0.8, 0.65), (0.95, 0.9, 0.85)):
+        try:
+            return make(levels=[1.0, *levels])
+        except sc.errors.InfeasibleBudget as error:
+            print(error, flush=True)
+    raise SystemExit("no level is reachable")
 
 
 def _once(run: Callable[[], object]) -> float:

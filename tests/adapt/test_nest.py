@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from secateur.adapt.nest import nest, nested, positions, sorted_copy
 from secateur.api.arguments import Arguments
+from secateur.core.errors import InfeasibleBudget
 from secateur.core.layout import Concat, Fixed, Leaf, Product
 from secateur.search.workshop import Workshop
 
@@ -33,6 +34,16 @@ def test_counts_never_rise_and_fit_their_share(how: str) -> None:
         cost = shop.decider.cost.total(counts).macs
         assert 0.8 * share * whole <= cost <= share * whole
         above = counts
+
+
+def test_a_level_that_cannot_be_reached_is_named() -> None:
+    net, x = residual()
+    shop = shop_of(net, x, criterion="magnitude")
+    with pytest.raises(
+        InfeasibleBudget, match=r"there is no level 0\.001: .*the least is"
+    ) as found:
+        nested(shop.decider, (0.5, 0.001), "macs", shop.how)
+    assert found.value.hint is not None and "larger levels" in found.value.hint
 
 
 def test_an_allocator_that_changes_its_mind_is_still_nested() -> None:

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from secateur.core.batches import Call, as_call, tensors_in, untouched
+from secateur.core.batches import Call, as_call, hooked, tensors_in, untouched
 from secateur.core.errors import InputError
 
 
@@ -113,3 +113,19 @@ def test_untouched_also_after_an_error() -> None:
         model.calls = 5
         raise RuntimeError
     assert model.training and model.calls == 0
+
+
+def test_hooks_go_whatever_happens() -> None:
+    net, seen = nn.Sequential(nn.Linear(2, 2), nn.ReLU()), list[str]()
+
+    def fails(hook: Any) -> Any:
+        raise RuntimeError("not here")
+
+    pairs = [(layer.register_forward_hook, lambda *_: seen.append("ran")) for layer in net]
+    with pytest.raises(ZeroDivisionError), hooked(pairs):
+        net(torch.zeros(1, 2))
+        raise ZeroDivisionError
+    assert seen == ["ran", "ran"] and not any(layer._forward_hooks for layer in net)
+    with pytest.raises(RuntimeError, match="not here"), hooked([*pairs, (fails, print)]):
+        pass
+    assert not any(layer._forward_hooks for layer in net)

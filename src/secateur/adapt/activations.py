@@ -13,7 +13,7 @@ from secateur.adapt.greedy import Block, chain, shares
 from secateur.adapt.lazy import Input, Lazy
 from secateur.adapt.quantiles import Quantiles
 from secateur.adapt.skipping import Skipping, can_skip, replace, skipper
-from secateur.core.batches import Call, check_model, untouched
+from secateur.core.batches import Call, check_model, hooked, untouched
 from secateur.core.errors import RecipeError
 from secateur.core.page import plural
 from secateur.core.scope import Scope
@@ -136,18 +136,15 @@ def _faster(
 ) -> tuple[list[str], list[str]]:
     """The layers that are faster where they skip, timed on what comes in from one sample."""
     taken = dict[str, Tensor]()
-    handles = [
-        model.get_submodule(name).register_forward_pre_hook(
-            lambda module, args, name=name: taken.update({name: args[0]})
+    hooks = [
+        (
+            model.get_submodule(name).register_forward_pre_hook,
+            lambda module, args, name=name: taken.update({name: args[0]}),
         )
         for name in names
     ]
-    try:
-        with untouched(model), torch.no_grad():
-            call.run(model)
-    finally:
-        for handle in handles:
-            handle.remove()
+    with hooked(hooks), untouched(model), torch.no_grad():
+        call.run(model)
     verdicts, fast, slow = dict[Any, bool](), list[str](), list[str]()
     for name in names:
         layer, x = model.get_submodule(name), taken.get(name)

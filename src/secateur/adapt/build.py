@@ -18,7 +18,7 @@ from secateur.search.trial import Trial
 from secateur.search.workshop import Workshop
 
 COSTS = {"macs": "macs", "params": "params", "latency": "ns"}
-_BOUNDS = tuple(0.5 * 2 ** (-k / 2) for k in range(16))  # of relative errors of weights
+_BOUNDS = tuple(0.5 * 2 ** (-k / 2) for k in range(20))  # of relative errors of weights
 _NEAR = 0.02  # distances below this are all alike good
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from secateur.core.batches import Call, tensors_in, untouched
+from secateur.core.batches import Call, hooked, tensors_in, untouched
 from secateur.core.errors import RecipeError
 
 _MOST = 4
@@ -39,13 +39,9 @@ def depths(model: nn.Module, call: Call, most: int = _MOST) -> tuple[str, ...]:
         ran.append(names[module] if fits and len(value) == samples else "")
 
     samples = len(next(tensors_in((call.args, dict(call.kwargs)))))
-    handles = [module.register_forward_hook(note) for module in names]
-    try:
-        with untouched(model), torch.no_grad():
-            call.run(model)
-    finally:
-        for handle in handles:
-            handle.remove()
+    hooks = [(module.register_forward_hook, note) for module in names]
+    with hooked(hooks), untouched(model), torch.no_grad():
+        call.run(model)
     found = [name for name in ran[:-1] if name and ran.count(name) == 1]  # the last is the end
     if not found:
         raise RecipeError(

@@ -13,7 +13,7 @@ from torch.nn.functional import kl_div, mse_loss
 
 from secateur.adapt.level import Entry, Level, sliced, times
 from secateur.apply.cut import replay
-from secateur.core.batches import untouched
+from secateur.core.batches import hooked, untouched
 from secateur.core.errors import InputError, RecipeError
 from secateur.core.tensors import light_copy, named_tensors, own_memory
 from secateur.measure.calibration import batch_call
@@ -186,11 +186,9 @@ class _Sandwich:
             found = _scores(call.run(model))
             return apart(found, wanted, batch), found
         seen: list[Any] = []
-        handle = student.register_forward_hook(lambda module, args, out: seen.append(out))
-        try:
+        note = lambda module, args, out: seen.append(out)  # noqa: E731
+        with hooked([(student.register_forward_hook, note)]):
             value = self.task(model, batch)
-        finally:
-            handle.remove()
         return value, _scores(seen[-1])
 
 

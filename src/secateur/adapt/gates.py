@@ -14,7 +14,7 @@ from secateur.adapt.gated import GatedModel
 from secateur.adapt.gating import KINDS, Gate
 from secateur.adapt.heads import blank, fit_head, pool
 from secateur.apply.verify import compare as same
-from secateur.core.batches import Call, check_model, untouched
+from secateur.core.batches import Call, check_model, hooked, untouched
 from secateur.core.errors import RecipeError
 from secateur.core.layout import Fixed, Leaf, Product
 from secateur.core.page import plural
@@ -75,7 +75,8 @@ def gate(
         samples: How many samples of the data are used at most.
         recover: Solve the layers that read chosen channels, and those behind them, anew by least
             squares, so that they give what the dense network gave.
-        only_faster: Leave out layers that are no faster, timed here on a single sample.
+        only_faster: Leave out layers that are no faster, timed here on a single sample; refuse
+            where the network as a whole is not.
 
     Paper: Gao et al., Dynamic Channel Pruning: Feature Boosting and Suppression, ICLR 2019 (there
     trained from the start, and multiplied with the saliency; here predicted, and filled in).
@@ -87,7 +88,7 @@ def gate(
         (torch.Size([1, 3]), 32)
 
     Raises:
-        RecipeError: The share makes no sense, or no channels can be chosen.
+        RecipeError: The share makes no sense, no channels can be chosen, or nothing is gained.
         InputError: The data cannot be used.
     """
     check_model(model)
@@ -111,6 +112,9 @@ def gate(
     gates = {place.name: _fit(place, seen.pop(place.name), layers, keep) for place in places}
     gated = GatedModel(copied, gates, {place.name: place.n for place in places})
     notes = _dropped(gated, places, example, only_faster)
+    gated.measure(model, example, *known.fit[:1])
+    if only_faster:
+        _check_faster(gated)
     job = Job(_Holder(model), gated, Plan("", {}, example=example), {}, known)
     job.masks = {  # nothing is masked for good, but these layers have lost inputs
         f"model.{name}.weight": torch.ones_like(layers[name].weight, dtype=torch.bool)
@@ -121,7 +125,6 @@ def gate(
     if recover:
         Reconstruct().run(job)
     gated.distance, gated.notes = job.distance, (*notes, *job.notes)
-    gated.measure(model, example, *known.fit[:1])
     return gated.train(model.training)
 
 
@@ -205,29 +208,27 @@ def _observe(
     model: nn.Module, places: Sequence[Place], seen: Mapping[str, _Seen], calls: Sequence[Call]
 ) -> None:
     """Run the calls, and see what comes into makers and readers."""
-    handles = []
-    for place in places:
-        found = seen[place.name]
-        handles.append(
-            model.get_submodule(place.maker).register_forward_pre_hook(
-                lambda layer, args, found=found: found.came(args[0])
-            )
+
+    def before(name: str, note: Any) -> tuple[Any, Any]:
+        return model.get_submodule(name).register_forward_pre_hook, note
+
+    hooks = [
+        before(place.maker, lambda layer, args, found=seen[place.name]: found.came(args[0]))
+        for place in places
+    ]
+    hooks += [
+        before(
+            reader,
+            lambda layer, args, found=seen[place.name], reader=reader: found.left(
+                reader, args[0], not isinstance(layer, nn.Linear)
+            ),
         )
-        for reader in place.readers:
-            handles.append(
-                model.get_submodule(reader).register_forward_pre_hook(
-                    lambda layer, args, found=found, reader=reader: found.left(
-                        reader, args[0], not isinstance(layer, nn.Linear)
-                    )
-                )
-            )
-    try:
-        with untouched(model), torch.no_grad():
-            for call in calls:
-                call.run(model)
-    finally:
-        for handle in handles:
-            handle.remove()
+        for place in places
+        for reader in place.readers
+    ]
+    with hooked(hooks), untouched(model), torch.no_grad():
+        for call in calls:
+            call.run(model)
 
 
 def _install(model: nn.Module, places: Sequence[Place]) -> dict[str, Any]:
@@ -341,6 +342,16 @@ def _dropped(
     return notes
 
 
+def _check_faster(gated: GatedModel) -> None:
+    """Raise `RecipeError` where the layers that gained alone gain nothing together."""
+    dense, mine = gated.times.get(1, (None, None))
+    if dense is not None and mine is not None and mine.median_ms >= dense.median_ms:
+        raise RecipeError(
+            f"choosing channels gains no time on a single sample, timed here: {dense} -> {mine}",
+            hint="only_faster=False chooses nevertheless",
+        )
+
+
 def _holds(gated: GatedModel, example: Call) -> bool:
     """Whether computing live channels only gives what masks give."""
     with untouched(gated), torch.no_grad():
@@ -359,20 +370,17 @@ def _faster(gated: GatedModel, place: Place, example: Call) -> bool:
     gated.use(alone)
     taken: dict[bool, dict[str, Tensor]] = {True: {}, False: {}}
     for gathers in (True, False):
-        handles = [
-            gated.model.get_submodule(name).register_forward_pre_hook(
+        hooks = [
+            (
+                gated.model.get_submodule(name).register_forward_pre_hook,
                 lambda layer, args, name=name, gathers=gathers: taken[gathers].update(
                     {name: args[0]}
-                )
+                ),
             )
             for name in names
         ]
-        try:
-            with untouched(gated), torch.no_grad():
-                gated.run(example, gathers)
-        finally:
-            for handle in handles:
-                handle.remove()
+        with hooked(hooks), untouched(gated), torch.no_grad():
+            gated.run(example, gathers)
 
     def part(gathers: bool) -> None:
         gated.use(alone if gathers else {})

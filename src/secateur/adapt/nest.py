@@ -14,7 +14,7 @@ from secateur.allocate.allocation import allocate
 from secateur.allocate.decide import Decider
 from secateur.apply.verify import compare, run_detached
 from secateur.core.batches import Call
-from secateur.core.errors import RecipeError
+from secateur.core.errors import InfeasibleBudget, RecipeError
 from secateur.core.layout import Concat, Index, Layout, Leaf, Product
 from secateur.core.tensors import light_copy, named_tensors, own_memory
 from secateur.graph.graph import Graph
@@ -71,10 +71,19 @@ def nested(decider: Decider, shares: Sequence[float], cost: str, how: Any) -> li
 
     Where the allocator gives a site more than it has left, the site keeps what it has, and what
     that saves goes to the others.
+
+    Raises:
+        InfeasibleBudget: A share cannot be reached; the message says what can.
     """
     most, above, found = {site.name: site.n for site in decider.places}, 1.0, []
     for share in shares:
-        most = _within(decider, share, above, cost, how, most)
+        try:
+            most = _within(decider, share, above, cost, how, most)
+        except InfeasibleBudget as error:
+            raise InfeasibleBudget(
+                f"there is no level {share:g}: {error.message}",
+                hint="give larger levels; " + (error.hint or "widen the scope"),
+            ) from error
         above = share
         found.append(most)
     return found

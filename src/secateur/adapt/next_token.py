@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from secateur.adapt.heads import fit_head
-from secateur.core.batches import Call, untouched
+from secateur.core.batches import Call, hooked, untouched
 from secateur.core.errors import RecipeError
 from secateur.measure.watch import scores_of
 from secateur.recover.blocks import find_blocks, hidden_of
@@ -93,22 +93,17 @@ def token_heads(model: NextToken, names: Sequence[str], calls: Sequence[Call]) -
         places = torch.linspace(0, x.shape[1] - 1, min(_ROWS, x.shape[1])).round().long()
         return x.detach()[:, places.to(x.device)].flatten(0, 1)
 
-    handles = [
-        model.get_submodule(name).register_forward_hook(
-            lambda module, args, out, name=name: rows[name].append(some(hidden_of(out)))
+    hooks: list[tuple[Any, Any]] = [
+        (
+            model.get_submodule(name).register_forward_hook,
+            lambda module, args, out, name=name: rows[name].append(some(hidden_of(out))),
         )
         for name in names
     ]
-    handles.append(
-        entry.register_forward_pre_hook(lambda module, args: wanted.append(some(args[0])))
-    )
-    try:
-        with untouched(model), torch.no_grad():
-            for call in calls:
-                call.run(model)
-    finally:
-        for handle in handles:
-            handle.remove()
+    ends = entry.register_forward_pre_hook, lambda module, args: wanted.append(some(args[0]))
+    with hooked([*hooks, ends]), untouched(model), torch.no_grad():
+        for call in calls:
+            call.run(model)
     target = torch.cat(wanted)
     return [TokenHead(fit_head(torch.cat(rows[n]), target).linear, norm, head) for n in names]
 
@@ -122,13 +117,9 @@ def _tail(model: NextToken, call: Call) -> tuple[nn.Module | None, nn.Module]:
             ran.append((module, args[0], out))
 
     leaves = [m for m in model.modules() if not any(True for _ in m.children())]
-    handles = [leaf.register_forward_hook(note) for leaf in leaves]
-    try:
-        with untouched(model), torch.no_grad():
-            scores = scores_of(call.run(model.net))
-    finally:
-        for handle in handles:
-            handle.remove()
+    hooks = [(leaf.register_forward_hook, note) for leaf in leaves]
+    with hooked(hooks), untouched(model), torch.no_grad():
+        scores = scores_of(call.run(model.net))
     head = next((one for one in reversed(ran) if _same(one[2], scores)), None)
     if head is None or head[1].dim() != 3:
         raise RecipeError(

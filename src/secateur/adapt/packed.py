@@ -6,9 +6,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-BITS = (2, 3, 4, 5, 6, 8)
+BITS = (2, 3, 4, 5, 6, 8, 10, 12)
 """Widths of codes, narrowest first."""
-_SHRINKS = torch.linspace(1.0, 0.6, 9)  # how far below the largest value a scale may clip
+_WIDE = np.dtype(">u2")  # the bits of a code in their order, the last ones last
+_SHRINKS = torch.tensor([1.004, *torch.linspace(1.0, 0.6, 9)])
+"""How far below the largest value a scale may clip; the first does not, however it is rounded."""
 
 
 def pack(tensor: Tensor, bits: int) -> tuple[Tensor, Tensor]:
@@ -34,8 +36,8 @@ def pack(tensor: Tensor, bits: int) -> tuple[Tensor, Tensor]:
         error = (rows - _codes(rows, scale, limit) * scale[:, None]).square().sum(1)
         scales = torch.where(error < best, scale, scales)
         best = torch.minimum(error, best)
-    shifted = (_codes(rows, scales, limit) + limit).to(torch.uint8).cpu().numpy()
-    spread = np.unpackbits(shifted.reshape(-1, 1), axis=1)[:, 8 - bits :]
+    shifted = (_codes(rows, scales, limit) + limit).reshape(-1, 1).cpu().numpy()
+    spread = np.unpackbits(shifted.astype(_WIDE).view(np.uint8), axis=1)[:, 16 - bits :]
     codes = torch.from_numpy(np.packbits(spread.reshape(-1)))
     return codes.to(tensor.device), scales.bfloat16()
 
@@ -44,9 +46,9 @@ def unpack(codes: Tensor, scales: Tensor, shape: torch.Size, bits: int) -> Tenso
     """What `pack` stored, as float32 of the given shape."""
     count = shape.numel()
     spread = np.unpackbits(codes.cpu().numpy(), count=count * bits).reshape(count, bits)
-    wide = np.zeros((count, 8), dtype=np.uint8)
-    wide[:, 8 - bits :] = spread
-    values = torch.from_numpy(np.packbits(wide, axis=1).reshape(-1).astype(np.float32))
+    wide = np.zeros((count, 16), dtype=np.uint8)
+    wide[:, 16 - bits :] = spread
+    values = torch.from_numpy(np.packbits(wide, axis=1).view(_WIDE).astype(np.float32))
     limit = 2 ** (bits - 1) - 1
     rows = (values - limit).to(scales.device).reshape(len(scales), -1)
     return (rows * scales.float()[:, None]).reshape(shape)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import copy
 import inspect
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -171,6 +171,26 @@ def _slots(kind: type) -> tuple[str, ...]:
     slots = kind.__dict__.get("__slots__", ())
     names = (slots,) if isinstance(slots, str) else tuple(slots)
     return tuple(name for name in names if name not in ("__dict__", "__weakref__"))
+
+
+@contextmanager
+def hooked(hooks: Iterable[tuple[Callable[..., Any], Callable[..., Any]]]) -> Iterator[None]:
+    """Hooks that are there inside the block only.
+
+    hooks: pairs of what registers one, such as `module.register_forward_hook`, and the hook.
+
+    Example:
+        >>> net, seen = nn.Linear(2, 1), []
+        >>> with hooked([(net.register_forward_hook, lambda m, args, out: seen.append(out.shape))]):
+        ...     out = net(torch.zeros(3, 2))
+        >>> out = net(torch.zeros(3, 2))
+        >>> seen
+        [torch.Size([3, 1])]
+    """
+    with ExitStack() as stack:
+        for register, hook in hooks:
+            stack.callback(register(hook).remove)
+        yield
 
 
 @contextmanager

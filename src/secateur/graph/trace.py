@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, Protocol
 
 import torch
@@ -17,6 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakTensorKeyDictionary
 
+from secateur.core.batches import hooked
 from secateur.core.plan import Reason
 from secateur.core.tensors import named_tensors
 from secateur.graph import functions, sizes
@@ -332,16 +334,16 @@ def recording(trace: Trace) -> Iterator[None]:
                 call = (name, source[0], trace.flow.id(first), isinstance(out, tuple))
                 trace.flow.calls.append(call)
 
-    hooks = nn.modules.module
-    handles = [
-        hooks.register_module_forward_pre_hook(enter),
-        hooks.register_module_forward_hook(leave, always_call=True),
-    ]
+    every = nn.modules.module
+    leaving = partial(every.register_module_forward_hook, always_call=True)
     sizes.activate(trace)
     try:
-        with decomposed(), _Functions(trace), _Dispatch(trace):
+        with (
+            hooked([(every.register_module_forward_pre_hook, enter), (leaving, leave)]),
+            decomposed(),
+            _Functions(trace),
+            _Dispatch(trace),
+        ):
             yield
     finally:
         sizes.activate(None)
-        for handle in handles:
-            handle.remove()

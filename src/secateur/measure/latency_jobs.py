@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from math import prod
 from typing import Any
 
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from secateur.core.batches import Call, untouched
+from secateur.core.batches import Call, hooked, untouched
 from secateur.core.layout import Concat, Fixed, Layout
 from secateur.graph.graph import Graph
 from secateur.graph.trace import decomposed, fast_convolutions
@@ -197,16 +198,10 @@ class _Watch(TorchDispatchMode):
             self.stack.pop()
             self.whole.pop()
 
-        hooks = nn.modules.module
-        handles = [
-            hooks.register_module_forward_pre_hook(enter),
-            hooks.register_module_forward_hook(leave, always_call=True),
-        ]
-        try:
+        every = nn.modules.module
+        leaving = partial(every.register_module_forward_hook, always_call=True)
+        with hooked([(every.register_module_forward_pre_hook, enter), (leaving, leave)]):
             yield
-        finally:
-            for handle in handles:
-                handle.remove()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         convolution = func._overloadpacket in _CONVOLUTIONS
