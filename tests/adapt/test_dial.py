@@ -171,7 +171,7 @@ def test_states_come_back_into_another_dial(made: tuple[nn.Module, Tensor, Dial]
         for tensor in other.state_dict().values():
             tensor.zero_()
         other.load_state_dict(state)
-        assert torch.equal(other(x), dial.export(0.5)(x))
+        assert torch.allclose(other(x), dial.export(0.5)(x), atol=1e-5)
 
 
 def test_copies_and_pickles_run_alike(made: tuple[nn.Module, Tensor, Dial]) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from secateur.adapt.dial import Dial
+from secateur.adapt.folded import foldable
 from secateur.adapt.level import Level, packing_errors
 from secateur.adapt.nest import nest
 from secateur.core.errors import RecipeError
@@ -68,8 +69,9 @@ def build(
     shares = zip(check_levels(levels), trials, strict=True)
     found = [_packed(share, trial, dense, held, wanted, tolerance) for share, trial in shares]
     return Dial(
-        dense, found, trials[0].before, cost, cache=cache, notes=notes, history=plans_of(shop.model)
-    )
+        dense, found, trials[0].before, cost, cache=cache, notes=notes,
+        history=plans_of(shop.model), folds=foldable(dense, shop.call),
+    )  # fmt: skip
 
 
 def _packed(

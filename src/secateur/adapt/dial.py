@@ -14,6 +14,7 @@ from typing import Any
 from torch import nn
 
 from secateur.adapt.fitting import fit
+from secateur.adapt.folded import Pairs, fold
 from secateur.adapt.level import Level
 from secateur.adapt.memory import Memory
 from secateur.core.batches import as_call
@@ -35,6 +36,7 @@ class Dial(nn.Module):
     It is made by `sc.dial`. Each level keeps a part of what the larger ones keep, and is stored as
     what it does not share with the dense network (see `Level`). To run, a level is unpacked once
     and stays in memory with the `cache` levels used last; between those, switching is a look-up.
+    In evaluation mode batch normalisations (`folds`) are then a part of the layers before them.
 
     `set` is for all threads; `at` and `within` are for the thread (or task) that they are used in,
     so that threads can run several levels at once. Levels are for inference: what they unpack is
@@ -56,6 +58,7 @@ class Dial(nn.Module):
         cache: int = 4,
         notes: tuple[str, ...] = (),
         history: tuple[Plan, ...] = (),
+        folds: Pairs = (),
     ) -> None:
         super().__init__()
         if cache < 1:
@@ -63,7 +66,7 @@ class Dial(nn.Module):
         self.dense = dense
         self.stored = nn.ModuleList(levels)
         self.before, self.cost, self.cache, self.notes = before, cost, cache, notes
-        self.history = history
+        self.history, self.folds = history, folds
         self.table: dict[float, Latency] = {}
         self._level = 1.0
         self._ready: OrderedDict[float, nn.Module] = OrderedDict()
@@ -177,9 +180,10 @@ class Dial(nn.Module):
 
         `sc.save` can write it: it knows the plan that leads to it.
         """
-        model = copy.deepcopy(self._at(self._check(level)))
-        found = [stored.plan for stored in self.stored if stored.share == level]
-        remember(model, (*self.history, *found))  # type: ignore[arg-type]
+        share = self._check(level)
+        found = [stored for stored in self._levels() if stored.share == share]
+        model = copy.deepcopy(found[0].network(self.dense) if found else self.dense)
+        remember(model.train(self.training), (*self.history, *(one.plan for one in found)))
         return model
 
     @property
@@ -236,6 +240,8 @@ class Dial(nn.Module):
 
     def train(self, mode: bool = True) -> Dial:
         """Set the mode of all levels."""
+        if mode != self.training and self.folds:
+            _forget(self)
         super().train(mode)
         for model in list(self._ready.values()):
             model.train(mode)
@@ -261,7 +267,10 @@ class Dial(nn.Module):
         found = self._ready.get(share)
         if found is None:
             level = next(level for level in self._levels() if level.share == share)
-            found = level.network(self.dense).train(self.training).requires_grad_(False)
+            found = level.network(self.dense)
+            if not self.training:
+                fold(found, self.folds)
+            found.train(self.training).requires_grad_(False)
         return found
 
     def _at(self, share: float) -> nn.Module:
