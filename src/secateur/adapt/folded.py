@@ -58,9 +58,8 @@ def foldable(model: nn.Module, call: Call) -> Pairs:
 def fold(model: nn.Module, pairs: Pairs) -> nn.Module:
     """Put batch normalisations into the layers before them, in place; layers get new tensors."""
     for name, behind in pairs:
-        layer, norm = model.get_submodule(name), model.get_submodule(behind)
-        assert isinstance(norm, _Norm)
-        assert norm.running_mean is not None and norm.running_var is not None
+        layer: Any = model.get_submodule(name)
+        norm: Any = model.get_submodule(behind)
         with torch.no_grad():
             scale = (norm.running_var + norm.eps).rsqrt()
             shift = -norm.running_mean if layer.bias is None else layer.bias - norm.running_mean
