@@ -162,6 +162,15 @@ def test_torch_export_sees_one_operation(signal: Pair) -> None:
     close(program.module()(x), net(x))
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
+def test_torch_compile_goes_through_it(signal: Pair, backend: str) -> None:
+    (net, fast), x = signal, torch.randn(2, 4, 32)
+    compiled = torch.compile(nn.Sequential(fast, nn.Tanh()), backend=backend, fullgraph=True)
+    close(compiled(x), torch.tanh(net(x)))
+    close(compiled(2 * x), torch.tanh(net(2 * x)))
+
+
 class Branching(nn.Module):
     """What torch.export cannot capture."""
 

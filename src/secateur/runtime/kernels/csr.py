@@ -9,7 +9,6 @@ with many planes are taken in blocks of columns for the same reason.
 
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -18,17 +17,11 @@ import numpy as np
 from secateur.core.errors import InputError
 from secateur.runtime.kernels import llvm
 from secateur.runtime.kernels.activation import activate
+from secateur.runtime.kernels.bound import ARGUMENTS, CONTEXT, BoundKernel
 from secateur.runtime.kernels.ir import Function
 from secateur.runtime.planes import Planes
 
-CALL = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * 3, *[ctypes.c_int64] * 4)
 _NAME = "planes"
-_ARGUMENTS = (
-    "ptr x",
-    "ptr y",
-    "ptr residual",
-    *(f"i64 {n}" for n in ("begin", "end", "first", "last")),
-)
 _NEAR = 28 * 1024  # bytes that may stay close to the core: most of a first-level cache
 _LINE = 16  # floats in a cache line
 _MOST_BLOCKS = 16
@@ -44,7 +37,7 @@ class Tile:
     blocks: int = 1
 
 
-class CsrKernel:
+class CsrKernel(BoundKernel):
     """A layer compiled for this machine; see `planes.Kernel`.
 
     tile: how it is cut up (`tiles` gives those that are worth timing).
@@ -72,11 +65,8 @@ class CsrKernel:
             )
         if max(map(abs, layer.reach)) >= 2**31:
             raise InputError("an offset is beyond 2**31 floats")
-        self.name = "llvm-csr"
         self.step = target.lanes
         self.tile = tile
-        text = source(layer, tile, target)
-        code = llvm.load(text, target)
         indptr, order = _blocked(layer, tile.blocks)
         entries = np.empty(layer.nnz, [("offset", "<i4"), ("value", "<f4")])
         entries["offset"], entries["value"] = layer.offsets[order], layer.values[order]
@@ -84,20 +74,9 @@ class CsrKernel:
         mask = np.zeros(0, np.uint32) if layer.mask is None else layer.mask
         padded = -(-len(mask) // target.lanes) * target.lanes
         mask = np.concatenate([mask, np.zeros(padded - len(mask) + 256, np.uint32)])
-        self._held = (entries, indptr, bias, mask)
         numbers = (layer.out_pitch, tile.blocks, layer.rows, padded)
-        self._context = np.array([*(a.ctypes.data for a in self._held), *numbers], np.int64)
-        self.bytes = sum(array.nbytes for array in self._held) + self._context.nbytes
-        thunk = llvm.bind(_ARGUMENTS, code.address(_NAME), self._context.ctypes.data)
-        self._code = (code, thunk)
-        self.address = thunk.address
-        self._call = CALL(self.address)
-
-    def __call__(
-        self, x: int, y: int, residual: int, begin: int, end: int, first: int, last: int
-    ) -> None:
-        """Run on addresses of float32 buffers."""
-        self._call(x, y, residual, begin, end, first, last)
+        text = source(layer, tile, target)
+        super().__init__("llvm-csr", text, _NAME, (entries, indptr, bias, mask), numbers)
 
 
 def tiles(layer: Planes, positions: int = 1 << 20) -> list[Tile]:
@@ -151,7 +130,7 @@ def _blocked(layer: Planes, blocks: int) -> tuple[np.ndarray, np.ndarray]:
 
 def source(layer: Planes, tile: Tile, target: llvm.Target) -> str:
     """The text of the kernel that a layer needs; layers of the same kind share it."""
-    f = Function(_NAME, ["ptr nest context", *_ARGUMENTS], lanes=target.lanes, fused=target.fused)
+    f = Function(_NAME, [CONTEXT, *ARGUMENTS], lanes=target.lanes, fused=target.fused)
     writer = _Writer(f, layer, target.registers)
     writer.write(tile)
     return f.text()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 from itertools import pairwise
 
 import numpy as np
@@ -11,20 +10,14 @@ from secateur.core.errors import InputError
 from secateur.runtime.formats import Packed
 from secateur.runtime.kernels import llvm
 from secateur.runtime.kernels.activation import activate
+from secateur.runtime.kernels.bound import ARGUMENTS, CONTEXT, BoundKernel
 from secateur.runtime.kernels.ir import Function
 
-CALL = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * 3, *[ctypes.c_int64] * 4)
-ARGUMENTS = (
-    "ptr x",
-    "ptr y",
-    "ptr residual",
-    *(f"i64 {n}" for n in ("begin", "end", "first", "last")),
-)
 _NAME = "matvec"
 _UNROLLED = 8  # steps of a bank that are written out
 
 
-class MatVec:
+class MatVec(BoundKernel):
     """A packed matrix compiled for this machine; the signature is that of `planes.Kernel`.
 
     A position is a sample: sample `s` reads `x[s * columns]` and writes `y[s * rows]`. `first` and
@@ -52,30 +45,16 @@ class MatVec:
         rows = packed.shape[0]
         if bias is not None and len(bias) != rows:
             raise InputError(f"there are {len(bias)} biases for {rows} rows")
-        target = llvm.host()
-        self.name = f"llvm-{packed.kind}"
         self.packed = packed
         self.block = packed.lanes
         self.lanes = len(packed.order)
-        code = llvm.load(source(packed, activation, residual, target), target)
         kept = np.zeros(rows, np.float32) if bias is None else bias.astype(np.float32)
         ordered = bool((packed.order[:rows] == np.arange(rows)).all())
         whole = rows if ordered else 0  # rows before this one are stored as vectors
         arrays = (packed.values, packed.indices, packed.starts, packed.order, kept[packed.order])
-        self._held = tuple(np.ascontiguousarray(array) for array in arrays)
         numbers = (*packed.shape, whole, packed.bank, packed.each)
-        self._context = np.array([*(a.ctypes.data for a in self._held), *numbers], np.int64)
-        self.bytes = sum(array.nbytes for array in self._held) + self._context.nbytes
-        thunk = llvm.bind(ARGUMENTS, code.address(_NAME), self._context.ctypes.data)
-        self._code = (code, thunk)
-        self.address = thunk.address
-        self._call = CALL(self.address)
-
-    def __call__(
-        self, x: int, y: int, residual: int, begin: int, end: int, first: int, last: int
-    ) -> None:
-        """Run on addresses of float32 buffers."""
-        self._call(x, y, residual, begin, end, first, last)
+        text = source(packed, activation, residual, llvm.host())
+        super().__init__(f"llvm-{packed.kind}", text, _NAME, arrays, numbers)
 
     def ranges(self, parts: int) -> list[tuple[int, int]]:
         """At most `parts` ranges `(first, last)` with equal numbers of steps."""
@@ -92,7 +71,7 @@ def source(packed: Packed, activation: str, residual: bool, target: llvm.Target)
     width = min(lanes, target.lanes)
     if lanes % width:
         raise InputError(f"groups of {lanes} rows do not fit vectors of {width}")
-    f = Function(_NAME, ["ptr nest context", *ARGUMENTS], lanes=width, fused=target.fused)
+    f = Function(_NAME, [CONTEXT, *ARGUMENTS], lanes=width, fused=target.fused)
     _Writer(f, packed, activation, residual).write()
     return f.text()
 
