@@ -11,6 +11,7 @@ from torch import nn
 from training import adamw, batches, net, sgd, train, zeros
 
 import secateur as sc
+from secateur.core.errors import RecipeError
 
 GMP = sc.presets.gmp(0.9, end=20, every=5)
 
@@ -291,6 +292,41 @@ def test_snip_asks_before_the_first_step() -> None:
         wrong = (mask != (product >= border)).sum()
         assert wrong <= 1
     assert next(iter(model.parameters())).grad is None
+
+
+def test_wanda_looks_at_data_before_the_first_step() -> None:
+    """|w| ||x|| by hand for the last layer, two of each four."""
+    model = net()
+    data = list(batches(3))
+    inputs = torch.cat([model[:5](x) for x, _ in data]).detach()
+    score = (model[5].weight * inputs.square().sum(0).sqrt()).abs().detach()
+    best = score.view(8, 8, 4).topk(2).indices
+    expected = torch.zeros(8, 8, 4, dtype=torch.bool).scatter_(2, best, True).view(8, 32)
+    optimizer = sgd(model)
+    session = sc.attach(model, optimizer, sc.presets.wanda24(), data=data, scope="5")
+    assert torch.equal(session.masks["5.weight"], expected)
+    train(model, optimizer, batches(2))
+    assert torch.equal(model[5].weight != 0, expected)
+
+
+def test_criteria_that_look_at_data_start_from_masks_without_it() -> None:
+    model = net()
+    masks = {"5.weight": torch.arange(8 * 32).view(8, 32) % 4 < 2}
+    session = sc.attach(model, sgd(model), sc.presets.wanda24(), masks=masks, scope="5")
+    assert torch.equal(session.masks["5.weight"], masks["5.weight"])
+
+
+@pytest.mark.parametrize(
+    ("recipe", "what"),
+    [
+        (sc.presets.wanda24(schedule=sc.Cubic(0, 10, 1)), "later there is no data"),
+        (sc.Recipe(criterion="synflow", budget=sc.Sparsity(0.5)), "more than once"),
+    ],
+)
+def test_criteria_that_look_at_data_decide_once(recipe: sc.Recipe, what: str) -> None:
+    model = net()
+    with pytest.raises(RecipeError, match=what):
+        sc.attach(model, sgd(model), recipe, data=list(batches(1)))
 
 
 @pytest.mark.parametrize(

@@ -47,7 +47,7 @@ def test_fields_of_the_recipe_go_first() -> None:
     assert (recipe.allocate, recipe.seed, recipe.grow) == ("uniform", 3, "random")
 
 
-def test_wanda24_is_for_prune() -> None:
+def test_wanda24_is_for_prune_too() -> None:
     assert presets.wanda24(seed=2).given() == {
         "unit": sc.NM(2, 4), "criterion": "wanda", "seed": 2,
     }  # fmt: skip

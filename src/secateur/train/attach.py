@@ -13,11 +13,11 @@ from secateur.core.batches import check_model
 from secateur.core.errors import InputError, RecipeError
 from secateur.core.recipe import Recipe
 from secateur.measure.calibration import take
-from secateur.measure.gradients import mean_over_batches
+from secateur.train.ahead import gradients, scored
 from secateur.train.held import Held
 from secateur.train.peers import is_spread, peers
 from secateur.train.session import Session, check_free
-from secateur.train.settings import Settings
+from secateur.train.settings import GRADIENTS, Settings
 from secateur.units.weight import weight_sites
 
 
@@ -47,7 +47,8 @@ def attach(
         masks: Where to start from, by parameter name, True for what is kept; others are whole.
         state: What `session.state_dict()` gave, to go on from where the model's weights are loaded
             already; where you attach first and load then, the optimizer's state has it.
-        data: Batches for the gradient of a criterion that is asked before the first step (SNIP).
+        data: Batches for a criterion that is asked before the first step: for its gradients (SNIP),
+            or for what it knows of inputs (Wanda), which there is none of later.
         loss: `(model, batch) -> scalar`; by default cross-entropy or mean squared error.
         samples: How many samples of the data are used at most.
 
@@ -88,17 +89,26 @@ def attach(
     check_free(chosen)
     owners = _owners(root, chosen, optimizers)
     held = [Held.of(site, chosen[site.name], owners[site.name]) for site in sites]
-    settings = Settings.of(recipe, held, peers(model, chosen.values()))
+    resumed = masks is not None or state is not None
+    settings = Settings.of(
+        recipe, held, peers(model, chosen.values()), ahead=resumed or data is not None
+    )
     if settings.form.latent and any(isinstance(o, torch.optim.LBFGS) for o in optimizers):
         raise RecipeError(f"{settings.form!r} does not go with LBFGS, which looks several times")
     if masks is not None:
         _start_from(held, masks)
-    gradients = {}
-    if data is not None:
-        gradients = _gradients(root, take(data, samples), loss, set(chosen))
+    found: dict[str, Tensor] = {}
+    scores: dict[str, Tensor] = {}
+    if data is not None and settings.criterion.needs - GRADIENTS:
+        if not resumed:
+            settings, scores = scored(root, take(data, samples), loss, sites, settings)
+    elif data is not None:
+        everyone = settings.chooser.peers
+        found = gradients(root, take(data, samples), loss, set(chosen), everyone)
     session = Session(model, root, held, settings)
     with torch.no_grad():
-        session.start(optimizers, gradients, masks is not None, state)
+        session.start(optimizers, found, masks is not None, state)
+    scores.clear()
     return session
 
 
@@ -178,15 +188,3 @@ def _start_from(held: Sequence[Held], masks: Mapping[str, Tensor]) -> None:
                 f"the mask of {name} is {list(mask.shape)}, the weight {list(item.site.shape)}"
             )
         item.mask = mask.to(item.used.device)
-
-
-def _gradients(
-    root: nn.Module, batches: Sequence[Any], loss: Any, names: set[str]
-) -> dict[str, Tensor]:
-    def visit(found: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        return {name: gradient for name, gradient in found.items() if name in names}
-
-    return {
-        name: gradient.float()
-        for name, gradient in mean_over_batches(root, batches, visit, loss=loss).items()
-    }

@@ -55,6 +55,14 @@ class Peers:
         dist.all_reduce(total, group=self.all)
         return float(total) / dist.get_world_size(self.all)
 
+    def average(self, value: Tensor) -> Tensor:
+        """The elementwise mean over processes that hold the whole of it; shards stay."""
+        if self.all is None or self.shards is not None:
+            return value
+        total = value.to(self.device, copy=True)
+        dist.all_reduce(total, group=self.all)
+        return (total / dist.get_world_size(self.all)).to(value.device)
+
     def same(self, value: int) -> int:
         """The first process's integer."""
         if self.all is None:

@@ -171,7 +171,10 @@ def pdp(
 
 
 def wanda24(**fields: Any) -> Recipe:
-    """2:4 in one shot, for `sc.prune(model, data=..., **wanda24().given())`: Sun et al., ICLR 2024.
+    """2:4 in one shot, by weights and inputs: Sun et al., Wanda, ICLR 2024.
+
+    For `sc.attach(model, optimizer, wanda24(), data=batches)`, where training goes on at these
+    masks, and for `sc.prune(model, data=batches, **wanda24().given())`.
 
     Example:
         >>> wanda24().given()

@@ -42,8 +42,10 @@ class Settings:
     seed: int
 
     @classmethod
-    def of(cls, recipe: Recipe | None, held: Sequence[Held], peers: Peers) -> Settings:
-        """The settings for these weights.
+    def of(
+        cls, recipe: Recipe | None, held: Sequence[Held], peers: Peers, ahead: bool = False
+    ) -> Settings:
+        """The settings for these weights; ahead: there is data, or there are masks, to start with.
 
         Raises:
             RecipeError: The recipe makes no sense, alone or for these weights.
@@ -57,6 +59,11 @@ class Settings:
                 "recover= is for sc.prune: in a training loop, training is what repairs",
                 hint="leave it out",
             )
+        if given.become not in (None, "masked"):
+            raise RecipeError(
+                f"become={given.become!r} is for sc.prune: a session masks weights",
+                hint="leave it out; after training, sc.compile makes zeros fast",
+            )
         pattern = _pattern(given.unit, held, peers, elementwise=not form.chosen)
         allocate = given.allocate
         if allocate is None:
@@ -66,8 +73,11 @@ class Settings:
         if schedule is None and recipe is not None:
             schedule = Constant() if given.grow or not form.chosen else OneShot()
         _check_growth(given, form, pattern, schedule)
+        criterion = _criterion(given)
+        if criterion.needs - GRADIENTS:
+            _check_ahead(criterion, schedule, peers, ahead)
         return cls(
-            Chooser(pattern, allocate, peers), _criterion(given), schedule, sparsity,
+            Chooser(pattern, allocate, peers), criterion, schedule, sparsity,
             given.grow, given.drop, form, peers.same(given.seed),
         )  # fmt: skip
 
@@ -143,12 +153,27 @@ def _criterion(recipe: Recipe) -> WeightCriterion:
     given = "magnitude" if recipe.criterion is None else recipe.criterion
     if not isinstance(given, str) and not isinstance(given, WeightCriterion):
         return WeightCriterion(getattr(given, "__name__", "criterion"), given)
-    found = weight_criteria.get(given)
-    missing = found.needs - GRADIENTS
-    if missing:
-        needs = " and ".join(NEEDS.get(need, need) for need in sorted(missing))
+    return weight_criteria.get(given)
+
+
+def _check_ahead(
+    criterion: WeightCriterion, schedule: Schedule | None, peers: Peers, ahead: bool
+) -> None:
+    """A criterion that looks at data decides once, before the first step."""
+    missing = sorted(criterion.needs - GRADIENTS)
+    needs = " and ".join(NEEDS.get(need, need) for need in missing)
+    first = "prune with it first (sc.prune), then attach(..., masks=...) while you train"
+    if not ahead:
         raise RecipeError(
-            f"criterion {found.name!r} needs {needs}, which there is none of in a training loop",
-            hint="prune with it first (sc.prune), then attach(..., masks=...) while you train",
+            f"criterion {criterion.name!r} needs {needs}, and a training loop has none",
+            hint=f"give attach(..., data=batches), which it is asked with once, or {first}",
         )
-    return found
+    once = schedule is None or schedule == OneShot()
+    whole = criterion.refine is None and criterion.update is None and criterion.rounds == 1
+    if not once or not whole or peers.shards is not None:
+        why = (
+            f"schedule={schedule!r}: later there is no data" if not once
+            else "it goes over the weights more than once" if not whole
+            else "the weights are spread over processes"
+        )  # fmt: skip
+        raise RecipeError(f"criterion {criterion.name!r} needs {needs}, and {why}", hint=first)
