@@ -42,6 +42,8 @@ EXEMPT = {
     "mkldnn_max_pool3d": "takes tensors in oneDNN's own layout only",
     "mkldnn_adaptive_avg_pool2d": "takes tensors in oneDNN's own layout only",
     "_grouped_mm": "refuses sizes that are not multiples of 8; tests/graph/rules/test_matmul.py",
+    "_thnn_fused_lstm_cell": "CUDA only; tests/graph/rules/test_recurrent.py",
+    "_thnn_fused_gru_cell": "CUDA only; tests/graph/rules/test_recurrent.py",
     "slice_inverse": "only exists inside functionalised graphs",
 }
 

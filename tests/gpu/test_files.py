@@ -42,5 +42,5 @@ def test_export(tmp_path: Path) -> None:
     result = sc.prune(model, x, budget=sc.MACs("50%"), latency=False)
     for suffix, library in ((".pt2", "torch"), (".onnx", "onnxscript")):
         pytest.importorskip(library)
-        assert str(sc.export(result, tmp_path / f"net{suffix}"))
+        assert str(sc.export(result, tmp_path / f"net{suffix}", x))
     assert at_home(result.model)

@@ -68,8 +68,10 @@ def kernels(weight: Tensor) -> Iterator[tuple[str, Tensor | str]]:
     """Every 2:4 kernel by name, with the weight `[out, k]` in its form or why it takes none."""
     for name, make in _FORMS.items():
         try:
-            with _quiet():
-                yield name, make(weight)
+            with _quiet(), torch.no_grad():
+                packed = make(weight)
+                F.linear(weight.new_ones(8, weight.shape[1]), packed)  # some devices refuse here
+            yield name, packed
         except (RuntimeError, NotImplementedError, ValueError) as error:
             yield name, str(error).strip().splitlines()[0][:120]
 
@@ -125,7 +127,7 @@ class SemiStructured(nn.Module):
         if not x.numel():
             return x.new_zeros(out)
         bias: Any = self.bias
-        return F.linear(x.reshape(-1, x.shape[-1]), self._packed, bias).reshape(out)
+        return F.linear(x.reshape(-1, x.shape[-1]).contiguous(), self._packed, bias).reshape(out)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> SemiStructured:
         """Refuse to move: the packed weight is of this device and type."""
