@@ -37,7 +37,8 @@ def page(found: dict[str, Any]) -> str:
 
 def _case(name: str, rows: list[Row]) -> list[str]:
     dense = next(row for row in rows if "criterion" not in row)
-    lines = [f"Dense: {_score(name, dense)}.", ""]
+    lines = [f"Dense: {_score(name, dense)}."]
+    lines += ["", f"Measured on {dense['machine']}.", ""] if "machine" in dense else [""]
     if name == "resnet20":
         lines += _claims([row for row in rows if "criterion" in row])
     lines += [

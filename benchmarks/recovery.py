@@ -251,6 +251,9 @@ def write(path: Path, results: Row) -> None:
             found = [row for row in rows if row["way"] == way]
             if found:
                 lines.append(f"| {label} | {_cells(found)} |")
+        for machine in sorted({row["machine"] for row in rows if "machine" in row}):
+            which = {WAYS[row["way"]][0] for row in rows if row.get("machine") == machine}
+            lines += ["", f"On another machine ({machine}): {'; '.join(sorted(which))}."]
     path.write_text("\n".join(lines) + "\n")
 
 
