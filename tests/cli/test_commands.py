@@ -16,6 +16,7 @@ from secateur.cli import app
 from secateur.demo.data import WEIGHTS, digits
 from secateur.demo.net import DigitNet
 from secateur.ship import load
+from secateur.ship.fast_file import load_fast
 
 NET = "secateur.demo.net:DigitNet"
 INPUT = ["--input", "4,1,8,8"]
@@ -144,6 +145,25 @@ def test_single_weights(unit: str, budget: str | None, left: float, tmp_path: Pa
     if unit == "2:4":
         rows = weight.flatten(1).reshape(len(weight), -1, 9).movedim(1, 2).reshape(-1, 4)
         assert int((rows != 0).sum(1).max()) <= 2
+
+
+def test_packed(tmp_path: Path) -> None:
+    """A packed network is one file; where nothing is gained, what was pruned is saved as it is."""
+    pytest.importorskip("llvmlite", reason="kernels need llvmlite")
+    out = tmp_path / "out"
+    arguments = [NET, *INPUT, "--unit", "weight", "--budget", "sparsity 0.9", "--no-latency"]
+    found = RUN.invoke(app, ["prune", *arguments, "-o", str(out), "--become", "packed"])
+    assert found.exit_code == 0, found.stderr
+    assert "DigitNet" in found.stdout.splitlines()[0]
+    assert "packed: " in found.stdout
+    if (out / "model.sct").exists():
+        assert load_fast(out / "model.sct")(torch.zeros(2, 1, 8, 8)).shape == (2, 10)
+        assert "DigitNet" in (out / "report.html").read_text(encoding="utf-8")
+    else:
+        assert load(out, into=DigitNet)(torch.zeros(2, 1, 8, 8)).shape == (2, 10)
+    found = RUN.invoke(app, ["prune", *arguments, "-o", str(out), "--become", "small"])
+    assert found.exit_code == 1
+    assert "become='small' is unknown" in found.stderr
 
 
 def test_weights_do_not_go_together_with_channels(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from torch.optim import Optimizer
 
 from secateur.allocate.decide import frozen_reasons
 from secateur.api.arguments import UNIT, Arguments
+from secateur.api.packing import check_become, packed
 from secateur.api.single import prune_single
 from secateur.api.weights import weight_unit
 from secateur.apply.edit import Edit
@@ -51,6 +52,7 @@ def prune(
     example: Any = None,
     *,
     rewrite: bool = False,
+    become: Literal["cut", "masked", "packed"] | None = None,
     evaluate: Evaluate | None = None,
     latency: bool = True,
     resume: Iterable[Attempt] = (),
@@ -67,6 +69,9 @@ def prune(
         example: A tensor, a tuple of arguments, a dict of keyword arguments, or a loader's batch.
         rewrite: Return a graph module instead of the model's own class, so that sizes written as
             literals in its code can change too (see `sc.rewrite`).
+        become: "packed" makes the result's model run on sparse kernels (see `sc.compile`), and
+            measures it so; of single weights `Latency` is then a budget too, and zeros go where the
+            kernels win time. By default channels are "cut" and single weights "masked".
         evaluate: See `prune_`, as the rest.
         latency: Measure milliseconds on the example, before and after.
         resume: Records of an interrupted search with the same arguments.
@@ -87,12 +92,14 @@ def prune(
                 hint="use sc.prune_ to cut in place",
             )
     single = weight_unit(arguments.get("unit", UNIT))
+    packing = check_become(become, single=single is not None)
     if single is not None:
         if rewrite:
             raise RecipeError("rewrite=True is for cuts: zeros change no size", hint="leave it out")
         return prune_single(
             model, example, single, in_place=False, evaluate=evaluate, latency=latency,
-            resume=resume, on_trial=on_trial, **{k: v for k, v in arguments.items() if k != "unit"},
+            resume=resume, on_trial=on_trial, become=packing,
+            **{k: v for k, v in arguments.items() if k != "unit"},
         )  # fmt: skip
     if arguments.pop("stream", None) is not None:
         raise _no_stream()
@@ -107,9 +114,12 @@ def prune(
     found = _search(shop, given, call, evaluate, judge, resume, on_trial)
     built = perf_counter()
     after = found.trial.model
-    times = _timed({"before": base, "after": after}, call) if latency else {}
+    times = _timed({"before": base, "after": after}, call) if latency and not packing else {}
     remember(after, (*plans_of(model), *_plans(found)))
     result = _result(shop, after, found, judge, (times.get("before"), times.get("after")))
+    if packing:
+        later = None if judge is None else evaluate
+        result = packed(result, base, call, evaluate=later, latency=latency)
     return replace(result, seconds={"analyse": planned - start, "make": built - planned})
 
 
@@ -127,6 +137,7 @@ def prune_(
     loss: Callable[[nn.Module, Any], Tensor] | None = None,
     evaluate: Evaluate | None = None,
     recover: Sequence[Recover] | Recover | None = None,
+    become: Literal["cut", "masked"] | None = None,
     samples: int = 512,
     schedule: Steps | None = None,
     optimizer: Optimizer | None = None,
@@ -165,6 +176,7 @@ def prune_(
         recover: Repairs in order; by default `[Reconstruct(), Recalibrate()]` where there is data,
             which do not train. `Finetune`, `Distill`, `Rewind` and `LowRank` do, on all the data.
             An empty list repairs nothing.
+        become: "cut" or "masked", as the unit is; `prune` also takes "packed".
         samples: How many samples of the data are used at most, but for training.
         schedule: `Steps(5)` prunes in five cycles of rising intensity, each scored and repaired
             anew; a demand on quality ends them, and the last good network is the result.
@@ -184,6 +196,7 @@ def prune_(
         VerificationError: No part could be cut correctly; the model is as it was.
     """
     single = weight_unit(unit)
+    check_become(become, single=single is not None, in_place=True)
     if single is not None:
         if optimizer is not None:
             raise RecipeError(

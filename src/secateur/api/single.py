@@ -23,15 +23,20 @@ def prune_single(
         RecipeError: `stream` is unknown, or `resume` does not go with it.
     """
     resume = arguments.pop("resume", ())
+    become = arguments.pop("become", False)
     if stream is None:
         if isinstance(resume, (str, Path)):
             raise RecipeError(
                 f"resume={str(resume)!r}: a folder is for stream='blocks'",
                 hint="give the attempts of an interrupted search, or stream='blocks'",
             )
-        return prune_weights(model, example, unit, resume=resume, **arguments)
+        return prune_weights(model, example, unit, resume=resume, become=become, **arguments)
     if stream != "blocks":
         raise RecipeError(f"stream={stream!r} is unknown", hint="stream='blocks', or none")
+    if become:
+        raise RecipeError(
+            "stream='blocks' does not pack", hint="sc.compile(result.model, example) does"
+        )
     folder = resume if isinstance(resume, (str, Path)) else None
     if resume and folder is None:
         raise RecipeError("a stream resumes from a folder", hint="resume='folder'")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from time import perf_counter
@@ -13,9 +13,12 @@ from torch import nn
 
 from secateur.allocate.weights import Allocate
 from secateur.api.arguments import Common, common
+from secateur.api.packing import DENSE, KernelPacker, packed
 from secateur.core.attempt import Attempt
 from secateur.core.batches import Call
-from secateur.core.budget import Sparsity, measured
+from secateur.core.budget import Budget, QualityBudget, Sparsity, measured
+from secateur.core.budget import Latency as LatencyBudget
+from secateur.core.cache import cache_folder
 from secateur.core.errors import InputError, RecipeError
 from secateur.core.history import plans_of, remember
 from secateur.core.measured import Latency, Measured
@@ -28,10 +31,10 @@ from secateur.recover.weights import solvers
 from secateur.score.weight import WeightScore
 from secateur.search.cycles import cycles
 from secateur.search.loop import Found, search
-from secateur.search.weights import SENSITIVITY, WeightShop, WeightTrial
+from secateur.search.weights import KERNELS, SENSITIVITY, WeightShop, WeightTrial
 from secateur.units import NM, Block, Weight, WeightUnit, weight_sites
 
-NOTE = "parameters and MACs are those that are not zero; bytes and dense kernels still have all"
+NOTE = f"{DENSE} still have all"
 
 
 def weight_unit(unit: Any) -> WeightUnit | None:
@@ -94,6 +97,7 @@ class WeightArguments(Common):
         *,
         in_place: bool,
         dense: nn.Module | None = None,
+        packer: KernelPacker | None = None,
     ) -> WeightShop:
         """The model with its weights in scope; dense: what it is to be like, if not itself."""
         sites = weight_sites(model, self.scope)
@@ -105,13 +109,13 @@ class WeightArguments(Common):
             )
         calls = None
         if self.batches is not None and (
-            self.solves or self.recover or self.allocate == SENSITIVITY
+            self.solves or self.recover or self.allocate in (SENSITIVITY, KERNELS)
         ):
             calls = calibration(model, self.batches, samples=self.samples)
         return WeightShop(
             model, call, sites, self.unit.pattern, self.criterion, self.allocate, calls,
             self.batches, self.loss, self.recover, self.seed, in_place=in_place, reference=dense,
-            data=self.data,
+            data=self.data, packer=packer,
         )  # fmt: skip
 
 
@@ -125,12 +129,17 @@ def prune_weights(
     latency: bool = True,
     resume: Iterable[Attempt] = (),
     on_trial: Callable[[Attempt], None] | None = None,
+    become: bool = False,
     **arguments: Any,
 ) -> Result:
     """Remove single weights: of a copy, or in place; the arguments are those of `prune_`.
 
-    The result's `masks` say what stays. Its plan has no sites: shapes are as they were.
+    The result's `masks` say what stays. Its plan has no sites: shapes are as they were. become: the
+    result's model runs on sparse kernels; a budget of latency is then one of these.
     """
+    timed = _about_time(become, arguments)
+    if timed and arguments.get("allocate") is None:
+        arguments["allocate"] = KERNELS
     given = WeightArguments.of(unit, **arguments)
     call = given.call(model, example)
     for name, parameter in model.named_parameters():
@@ -138,9 +147,13 @@ def prune_weights(
             raise InputError(f"{name} is on the meta device", hint="load the weights first")
     start = perf_counter()
     goals = measured(given.budget)
-    shop = given.shop(model, call, in_place=in_place and not goals and not given.schedule)
+    packer = KernelPacker(model, call, cache_folder()) if timed else None
+    shop = given.shop(
+        model, call, in_place=in_place and not goals and not given.schedule, packer=packer
+    )
     ready = perf_counter()
-    judge = None if evaluate is None or goals else Judge(evaluate, model, split=False)
+    later = become and not any(isinstance(goal, QualityBudget) for goal in goals)
+    judge = None if evaluate is None or goals or later else Judge(evaluate, model, split=False)
     first = _timed(model, call) if latency and in_place else None
     if given.schedule is not None:
         found = cycles(
@@ -150,8 +163,9 @@ def prune_weights(
         )  # fmt: skip
     else:
         found = search(
-            shop.build, model, given.budget, evaluate=evaluate, example=call, cost="params",
-            seed=given.seed, resume=resume, on_trial=on_trial,
+            shop.build, model, given.budget, evaluate=evaluate, example=call,
+            cost="ns" if given.allocate == KERNELS else "params", seed=given.seed, resume=resume,
+            on_trial=on_trial,
         )  # fmt: skip
     trial = found.trial
     assert isinstance(trial, WeightTrial)
@@ -163,13 +177,45 @@ def prune_weights(
     times: tuple[Latency | None, Latency | None] = (None, None)
     if latency and in_place:
         times = first, _timed(model, call)
-    elif latency:
+    elif latency and not become:
         both = {"before": partial(call.run, model), "after": partial(call.run, after)}
         timed = compare_latency(both)
         times = timed["before"], timed["after"]
     remember(after, (*plans_of(model), trial.plan))
     result = weight_result(after, trial, found, judge, times)
+    if become:
+        result = packed(
+            result, model, call, runs=trial.runs, evaluate=evaluate if later else None,
+            latency=latency,
+        )  # fmt: skip
     return replace(result, seconds={"analyse": ready - start, "make": built - ready})
+
+
+def _about_time(become: bool, arguments: Mapping[str, Any]) -> bool:
+    """Whether sparse kernels are to meet a budget of latency.
+
+    Raises:
+        RecipeError: Nothing could meet it.
+    """
+    budget = arguments.get("budget")
+    parts = budget.parts if isinstance(budget, Budget) else ()
+    goals = [part for part in parts if isinstance(part, LatencyBudget)]
+    if goals and not become:
+        raise RecipeError(
+            f"{goals[0]!r}: dense kernels take the same time for zeros",
+            hint="become='packed' runs them on sparse kernels; unit=Channel() cuts instead",
+        )
+    if goals and arguments.get("schedule") is not None:
+        raise RecipeError(
+            f"{goals[0]!r}: cycles do not look at what sparse kernels take",
+            hint="leave schedule= out",
+        )
+    if any(part.batch is not None for part in goals):
+        raise RecipeError(
+            f"{goals[0]!r}: kernels are timed on the example as it is",
+            hint="give an example of that batch, and leave batch= out",
+        )
+    return bool(goals)
 
 
 def install(model: nn.Module, other: nn.Module) -> None:

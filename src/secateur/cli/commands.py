@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import shlex
 import sys
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import torch
 import typer
@@ -38,14 +39,18 @@ from secateur.core.attempt import Attempt
 from secateur.core.budget import parse_budget
 from secateur.core.errors import RecipeError
 from secateur.core.registry import did_you_mean
+from secateur.core.result import Result
 from secateur.core.schedule import Steps
+from secateur.engine.fast import Fast
 from secateur.recover import Recover
-from secateur.report.artifact import HTML, redraw, save
+from secateur.report.artifact import HTML, redraw, save, save_report
 from secateur.report.tables import show
 from secateur.ship.export import export as write
 from secateur.ship.files import PLAN, WEIGHTS
 from secateur.ship.files import load as read
 from secateur.ship.peers import PEERS
+
+PACKED = "model.sct"
 
 
 @app.command()
@@ -107,6 +112,10 @@ def prune(
     mean: Annotated[str, typer.Option(help="Subtracted from pixels: .485,.456,.406")] = "",
     std: Annotated[str, typer.Option(help="Divides pixels: .229,.224,.225")] = "",
     multiple: Annotated[int, typer.Option(help="Channels stay in multiples of this.")] = 1,
+    become: Annotated[
+        str | None,
+        typer.Option(help=f"packed: run on sparse kernels, saved as {PACKED}. [cut or masked]"),
+    ] = None,
     seed: Annotated[int, typer.Option(help="For what is drawn.")] = 0,
     dtype: Dtype = "float32",
     high: High = 2,
@@ -146,13 +155,25 @@ def prune(
         result = api.prune(
             model, call, unit=removed, criterion=criterion, budget=limit, allocate=allocate,
             recover=steps, samples=samples, seed=seed, schedule=schedule, latency=latency,
-            on_trial=tried, resume=tuple(journal.attempts), **options,
+            become=cast(Any, become), on_trial=tried, resume=tuple(journal.attempts), **options,
         )  # fmt: skip
     with doing("saving"):
-        save(result, out, command=_typed())
+        written = _write(result, out)
     journal.close()
     printed(result, as_json)
-    say(f"saved: {out / WEIGHTS}, {out / PLAN} and {out / HTML}")
+    say(f"saved: {', '.join(str(path) for path in written[:-1])} and {written[-1]}")
+
+
+def _write(result: Result, out: Path) -> list[Path]:
+    """Save a result: a packed network as one file, any other with its plan; what was written."""
+    runs = result.model
+    if isinstance(runs, Fast):
+        if runs.original is None:
+            write(result, out / PACKED)
+            return [out / PACKED, save_report(result, out / HTML)]
+        result = replace(result, model=runs.original)  # nothing was gained by packing
+    save(result, out, command=_typed())
+    return [out / WEIGHTS, out / PLAN, out / HTML]
 
 
 @app.command()

@@ -33,6 +33,7 @@ class Recipe:
         form: How the weight in use follows from the trained one (`secateur.train.forms`); by
             default removed weights are zero and stay so.
         recover: Repairs, for `sc.prune`.
+        become: "cut", "masked" or "packed", for `sc.prune`.
         seed: For what is drawn.
 
     Example:
@@ -52,6 +53,7 @@ class Recipe:
     drop: float = 0.3
     form: Any = None
     recover: Sequence[Any] | None = None
+    become: str | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:

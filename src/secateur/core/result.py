@@ -60,9 +60,15 @@ class Result:
     cycles: int = 1
 
     @property
+    def name(self) -> str:
+        """The model's class; of a compiled network, that of what was compiled."""
+        compiled = getattr(getattr(self.model, "report", None), "name", None)
+        return compiled if isinstance(compiled, str) else type(self.model).__name__
+
+    @property
     def page(self) -> Page:
         """What is printed."""
-        name = "Plan applied" if self.model is None else type(self.model).__name__
+        name = "Plan applied" if self.model is None else self.name
         number = len(self.plans) - self.cycles + 1
         rounds = f" (prune number {number})" if number > 1 else ""
         items: list[Line | Table] = [Line(name + rounds, title=True), self._table()]
@@ -106,7 +112,7 @@ class Result:
             return chart.svg(curve, names)
         found = [bars.Bar(name, s.n, len(s.keep)) for name, s in self.plan.sites.items()]
         found += [bars.Bar(n, m.numel(), int(m.sum())) for n, m in self.masks.items()]
-        name = "Plan" if self.model is None else type(self.model).__name__
+        name = "Plan" if self.model is None else self.name
         return bars.svg(f"{name}: what is left", found)
 
     def plot(self, path: str | Path) -> Path:

@@ -68,7 +68,7 @@ class Facts:
         """
         (table,) = (item for item in result.verdict if isinstance(item, Table))
         return cls(
-            title=type(result.model).__name__,
+            title=result.name,
             columns=table.columns,
             verdict=table.rows,
             lines=tuple(item for item in result.verdict if isinstance(item, Line)),

@@ -135,7 +135,7 @@ class Gauge:
         """
         for k, goal in enumerate(self.latency):
             assert self.example is not None
-            timing = time_pair(self.original, trial.model, self.example, goal)
+            timing = time_pair(self.original, trial.runs or trial.model, self.example, goal)
             note = slower_note(timing)
             found.notes += [note] if note and note not in found.notes else []
             found.timing = timing if k == 0 else found.timing

@@ -20,7 +20,8 @@ class Trial:
 
     model: a cut and already repaired copy. plan: what was cut. amounts, before: what the copy and
     the original cost. notes, repairs: sentences for the report, about the plan and about what each
-    repair did. verification: how the cut was proven, before any repair.
+    repair did. verification: how the cut was proven, before any repair. runs: what is timed, where
+    that is another network than the copy (the same on sparse kernels).
     """
 
     model: nn.Module
@@ -30,6 +31,7 @@ class Trial:
     notes: tuple[str, ...] = ()
     repairs: tuple[str, ...] = ()
     verification: Verification | None = None
+    runs: nn.Module | None = None
 
     def left(self, kind: str) -> float:
         """The share of an amount ("macs", "params", "bytes", "ns") that stays, from 0 to 1."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from secateur.allocate.problem import Nanoseconds
 from secateur.allocate.weights import Allocate, allocated, chosen, in_rounds
 from secateur.core.batches import Call
 from secateur.core.budget import Budget, Params, Sparsity
@@ -19,6 +20,7 @@ from secateur.core.plan import Plan, fingerprint
 from secateur.core.tensors import light_copy, own_memory
 from secateur.core.weight_site import WeightSite
 from secateur.measure.calibration import Calibration
+from secateur.measure.cost import Amounts
 from secateur.measure.gradients import Loss
 from secateur.measure.stats import Gather
 from secateur.measure.weight_cost import weight_amounts
@@ -30,11 +32,21 @@ from secateur.score.criterion import Facts
 from secateur.score.run import Source
 from secateur.score.weight import WeightScore
 from secateur.score.weight_run import WeightScores, resolve_weight, weight_scores
+from secateur.search.packing import (
+    Packer,
+    Priced,
+    densities_for,
+    levels,
+    predicted,
+    removed_energy,
+)
 from secateur.search.trial import Trial
 from secateur.search.weight_scan import balanced, scan
 from secateur.units.pattern import Pattern
 
 SENSITIVITY = "sensitivity"
+KERNELS = "kernels"
+"""The allocation where zeros win time, by what kernels take; of a shop with a packer."""
 _SCANNED = 2  # calls on which weights are removed one at a time
 
 
@@ -54,7 +66,8 @@ class WeightShop:
     given, for gradients. steps: repairs, in order.
     in_place: change the model itself where its dense self is not needed any more. reference: the
     dense network to be like, where that is another one than the model. data: all that there is, for
-    repairs that train.
+    repairs that train. packer: sparse kernels, where the budget is about time: trials run on them,
+    and what their layers take says where weights go.
 
     Memory: the model, the sparse copy, masks (a byte a weight), and what criterion and repairs take
     (see there). Scores are made tensor by tensor.
@@ -74,6 +87,7 @@ class WeightShop:
     in_place: bool = False
     reference: nn.Module | None = None
     data: Iterable[Any] | None = None
+    packer: Packer | None = None
 
     def __post_init__(self) -> None:
         """Look the criterion up, and whether there is the data that it takes."""
@@ -94,6 +108,10 @@ class WeightShop:
                     f"{site.name} holds values that are not finite",
                     hint="the model has diverged: load a sound checkpoint",
                 )
+        self._table: Priced | None = None
+        if self.packer is not None and self.how == KERNELS:
+            self._table = self.packer.prices(self.sites, self.pattern, levels(self.pattern))
+            self.before = replace(self.before, ns=round(1e6 * self._table.whole_ms))
 
     @property
     def units(self) -> int:
@@ -104,6 +122,7 @@ class WeightShop:
         """A sparse and repaired copy that meets a budget which can be counted."""
         sparsity = needed(budget, self.before.params, self.units)
         check_pattern(self.pattern, sparsity)
+        limits = [p.ceiling(self.before.ns) for p in budget.parts if isinstance(p, Nanoseconds)]
         plan = Plan(fingerprint(self.model), {}, example=self.call)
         solved = self.solver is not None or bool(self.steps)
         if self.in_place and (not solved or self.reference is not None):
@@ -111,7 +130,7 @@ class WeightShop:
         else:
             small = light_copy(self.model)
             own_memory(small, self.model)
-        shares, scores = self._allocated(sparsity)
+        shares, scores = self._allocated(sparsity, min(limits, default=None))
         masks = {} if self.solver is not None else self._masked(small, shares, scores)
         repairs = tuple[str, ...]()
         if solved:
@@ -129,13 +148,24 @@ class WeightShop:
             masks, repairs = dict(job.masks or {}), tuple(job.notes)
         _enforce(small, masks)
         notes = tuple(dict.fromkeys(scores.facts.notes))
-        after = weight_amounts(small, self.call, masks)
-        return WeightTrial(small, plan, after, self.before, notes, repairs, masks=masks)
+        after = self._amounts(small, masks, shares)
+        runs = None if self.packer is None else self.packer.pack(small)
+        return WeightTrial(small, plan, after, self.before, notes, repairs, None, runs, masks)
+
+    def _amounts(
+        self, small: nn.Module, masks: Mapping[str, Tensor], shares: Mapping[str, float]
+    ) -> Amounts:
+        found = weight_amounts(small, self.call, masks)
+        if self._table is None:
+            return found
+        return replace(found, ns=round(1e6 * predicted(self._table, shares)))
 
     def _gather(self, model: nn.Module) -> Gather:
         return Gather(model, self.call, self.batches, self.loss, self.seed)
 
-    def _allocated(self, sparsity: float) -> tuple[dict[str, float], WeightScores]:
+    def _allocated(
+        self, sparsity: float, most_ns: float | None = None
+    ) -> tuple[dict[str, float], WeightScores]:
         facts = Facts.of(self.model, seed=self.seed)
         if self.used.rounds > 1:
             scores = self._in_rounds(sparsity, facts)
@@ -144,6 +174,8 @@ class WeightShop:
                 gather = self._gather(self.model)
                 self._scores = weight_scores(self.used, self.sites, facts, gather)
             scores = self._scores
+        if self._table is not None and most_ns is not None:
+            return self._in_time(sparsity, most_ns / 1e6, scores), scores
         if self.how == SENSITIVITY:
             return self._balanced(sparsity, scores), scores
         shares = allocated(
@@ -160,10 +192,30 @@ class WeightShop:
                 "allocate='sensitivity': an n:m pattern keeps the same part of every weight",
                 hint="leave allocate out, or use unit=Weight()",
             )
-        if self._errors is None:
+        errors = self._removals(scores)
+        return balanced(errors, {site.name: site.n for site in self.sites}, sparsity)
+
+    def _removals(self, scores: WeightScores) -> dict[str, npt.NDArray[np.float64]]:
+        """What removing each weight does: to the outputs, or without data to its own square."""
+        if self._errors is None and self.calls is not None:
             calls = self.calls.fit[:_SCANNED]
             self._errors = scan(self.model, self.sites, self.pattern, scores, calls)
-        return balanced(self._errors, {site.name: site.n for site in self.sites}, sparsity)
+        elif self._errors is None:
+            weights = dict(self.model.named_parameters())
+            self._errors = removed_energy(self.sites, self.pattern, weights)
+        return self._errors
+
+    def _in_time(self, sparsity: float, most_ms: float, scores: WeightScores) -> dict[str, float]:
+        """Densities at which a run is predicted to be fast enough, and sparse enough if asked."""
+        assert self._table is not None
+        errors, table = self._removals(scores), self._table
+        fixed, wanted = self.pattern.keep is not None, (1 - sparsity) * self.units
+        sizes = {site.name: site.n for site in self.sites}
+        while True:
+            shares = densities_for(table, errors, most_ms, fixed)
+            if sum(sizes[name] * share for name, share in shares.items()) <= wanted + 0.5:
+                return shares
+            most_ms = 0.95 * min(most_ms, predicted(table, shares))
 
     def _in_rounds(self, sparsity: float, facts: Facts) -> WeightScores:
         twin = light_copy(self.model)
@@ -218,7 +270,7 @@ def needed(budget: Budget, params: int, weights: int) -> float:
                     hint="widen the scope; biases, norms and embeddings are never weights",
                 )
             found = max(found, surplus / weights)
-        else:
+        elif not isinstance(part, Nanoseconds):
             raise RecipeError(
                 f"{part!r} does not count single weights: zeros leave it as it is",
                 hint="use Sparsity(0.9) or Params('10%'), or unit=Channel()",

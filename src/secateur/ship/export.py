@@ -112,6 +112,8 @@ def export(model: Saveable | nn.Module, path: str | Path, example: Any = None) -
 
 def _compiled(model: object, path: Path) -> Exported:
     """A compiled network as one file."""
+    if not isinstance(model, nn.Module):
+        model = getattr(model, "model", model)  # a result
     if not isinstance(model, Fast):
         raise InputError(
             f"{path.name} is for what sc.compile gives, not for a {type(model).__name__}",

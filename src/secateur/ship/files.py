@@ -25,6 +25,7 @@ from secateur.core.errors import FileError, InputError, SecateurError, StalePlan
 from secateur.core.history import plans_of, remember
 from secateur.core.plan import Plan
 from secateur.core.tensors import named_tensors
+from secateur.engine.fast import Fast, FastParts
 from secateur.ship.sparse import SparseFile
 from secateur.ship.twin import meta_twin
 from secateur.ship.weights import check_names, described, open_tensors, state_of, write_tensors
@@ -73,6 +74,11 @@ def save(result: Saveable | nn.Module, folder: str | Path, *, sparse: bool = Tru
         model, plans = result, plans_of(result)
     else:
         model, plans = result.model, tuple(result.plans)
+    if isinstance(model, (Fast, FastParts)):
+        raise InputError(
+            "a packed network is saved as one file of its own, not as weights and plans",
+            hint="sc.export(result, 'm.sct'); for both, prune with become='masked' and sc.compile",
+        )
     if not plans:
         raise InputError(
             f"this {type(model).__name__} was not pruned, so there is no plan to save with it",
