@@ -268,7 +268,10 @@ def _dense(layer: Layer | Recurrence, fake: bool = False) -> Dense | Steps:
     return Dense(layer, torch.empty(layer.weight.shape) if fake else None)
 
 
-@torch.library.custom_op("secateur::fast", mutates_args=())
+_SCHEMA = "(Tensor[] inputs, int number) -> Tensor[]"  # PyTorch 2.6 does not read list[Tensor]
+
+
+@torch.library.custom_op("secateur::fast", mutates_args=(), schema=_SCHEMA)
 def _fast(inputs: list[Tensor], number: int) -> list[Tensor]:
     """A compiled network by its number in this process."""
     network = _alive.get(number)
