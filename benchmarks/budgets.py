@@ -8,7 +8,8 @@ milliseconds at batch 1, ten runs each on a CNN, an LSTM and a Transformer, time
 in turns with the original. large: half of the MACs of a ResNet-50, repaired on 256 images at
 224 x 224 (random weights and images: this measures time and memory, not quality).
 
-Names of cases may follow, as `--cases resnet20 fsdd_lstm`.
+Names of cases may follow, as `--cases resnet20 fsdd_lstm`. `write --also a.json b.json` makes the
+page of several files, from several machines.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import argparse
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -65,9 +66,10 @@ def drop(name: str, case: Case) -> Row:
 
 
 def machine() -> str:
-    """What a row was measured on, and with how many threads."""
+    """What a row was measured on, and how."""
     threads = torch.get_num_threads()
-    return f"{processor()}, {threads} thread{'s' if threads > 1 else ''}"
+    said = f"{threads} thread{'s' if threads > 1 else ''}"
+    return f"{processor()}, {said}, torch {torch.__version__.partition('+')[0]}"
 
 
 def metric(case: Case) -> Any:
@@ -84,6 +86,7 @@ def latency(name: str, case: Case, runs: int) -> Iterator[Row]:
     A run that finds nothing counts as one that does not meet the budget.
     """
     import secateur as sc
+    from secateur.core.errors import InfeasibleBudget
     from secateur.measure.clock import compare
 
     ratios, seconds = [], []
@@ -95,7 +98,7 @@ def latency(name: str, case: Case, runs: int) -> Iterator[Row]:
                 model, case.example, data=case.data(), budget=sc.Latency("60%", batch=1),
                 seed=seed, latency=False,
             )  # fmt: skip
-        except sc.InfeasibleBudget as error:
+        except InfeasibleBudget as error:
             print(error, flush=True)
             result = None
         seconds.append(time.perf_counter() - start)
@@ -147,36 +150,45 @@ def _ratio(result: Any) -> float | None:
     return None if None in times else times[1].median_ms / times[0].median_ms
 
 
-def page(found: dict[str, Any]) -> Iterator[str]:
-    """The tables."""
-    yield f"Written by `python benchmarks/budgets.py`; torch {torch.__version__}. "
-    yield "Seconds are upper bounds: other work may have run beside.\n"
-    if rows := found.get("drop"):
+def rows_of(found: Sequence[dict[str, Any]], part: str) -> list[Row]:
+    """The rows of a table in all files, those of a model together."""
+    rows = [row for one in found for row in one.get(part, {}).values()]
+    order = list(dict.fromkeys(row["case"] for row in rows))
+    return sorted(rows, key=lambda row: order.index(row["case"]))
+
+
+def page(found: Sequence[dict[str, Any]]) -> Iterator[str]:
+    """The tables, of the rows in all files."""
+    yield "Written by `python benchmarks/budgets.py`. Seconds are upper bounds: other work may "
+    yield "have run beside.\n"
+    if rows := rows_of(found, "drop"):
         yield "\n**The smallest network within one point (0.05 nats for text), no training**\n\n"
         yield "| model | MACs left | latency left | before | after | lost | within budget + s.e. "
         yield "| search | machine |\n|---|---|---|---|---|---|---|---|---|"
-        for r in rows.values():
+        for r in rows:
             left = "" if r["latency"] is None else f"{r['latency']:.0%}"
             yield (
                 f"\n| {r['case']} | {r['macs']:.1%} | {left} | {r['before']:.4f} "
                 f"| {r['after']:.4f} | {r['lost']:+.4f} ± {r['error']:.4f} "
                 f"| {'yes' if r['kept'] else 'NO'} "
-                f"| {r['seconds']:.0f} s, {r['trials']} trials | {r['machine']} |"
+                f"| {r['seconds']:.0f} s, {r['trials']} trials | {r.get('machine', '')} |"
             )
         yield "\n"
-    if rows := found.get("latency"):
+    if rows := rows_of(found, "latency"):
         yield "\n**60 % of the milliseconds at batch 1, timed anew**\n\n"
         yield "| model | met | ratios | one run | machine |\n|---|---|---|---|---|"
-        for r in rows.values():
+        for r in rows:
             ratios = " ".join("none" if q is None else f"{q:.2f}" for q in r["ratios"])
             yield f"\n| {r['case']} | {r['met']} of {len(r['ratios'])} | {ratios} "
-            yield f"| {r['seconds']:.0f} s | {r['machine']} |"
+            yield f"| {r['seconds']:.0f} s | {r.get('machine', '')} |"
         yield "\n"
-    if r := found.get("large"):
-        yield "\n**ResNet-50, half of the MACs, repaired on 256 images at 224 x 224**\n\n"
+    if larges := [one["large"] for one in found if "large" in one]:
+        yield "\n**ResNet-50, half of the MACs, repaired on 256 images at 224 x 224**\n"
+    for r in larges:
+        yield "\n"
         yield f"{r['seconds']:.0f} s on {r['threads']} threads; peak memory of the process "
         yield f"{r['peak_gib']:.1f} GiB, of which {r['start_gib']:.1f} GiB before the start"
-        yield f" ({r['machine']}).\n"
+        yield f" ({r.get('machine', '')}).\n"
 
 
 def main() -> None:
@@ -190,6 +202,7 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=10)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--json", type=Path, default=Path("budgets.json"))
+    parser.add_argument("--also", nargs="*", type=Path, default=[], help="more files for the page")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     if options.data is not None:
@@ -217,7 +230,8 @@ def main() -> None:
         print(found["large"], flush=True)
         keep()
     if options.out is not None:
-        put(options.out, "Budgets", "".join(page(found)))
+        others = [json.loads(path.read_text()) for path in options.also]
+        put(options.out, "Budgets", "".join(page([found, *others])))
 
 
 if __name__ == "__main__":
