@@ -12,7 +12,7 @@ from torch import nn
 import secateur as sc
 from secateur.adapt.exiting import stops
 from secateur.adapt.heads import Head
-from secateur.adapt.paying import Price, each_sample, price, singles, worth
+from secateur.adapt.paying import Price, price, worth
 from secateur.core.batches import Call
 
 
@@ -55,15 +55,6 @@ def test_prices_are_of_every_exit() -> None:
     stops(net, ["stem", "blocks.3"])
     made = price(net, [Head(nn.Linear(16, 3)) for _ in range(2)], Call((x[:1],), {}))
     assert 0 < made.upto[0] < made.upto[1] and min(made.heads) > 0 and made.whole > 0
-
-
-def test_samples_one_by_one() -> None:
-    net, x = chain()
-    assert torch.equal(torch.cat([one.args[0] for one in each_sample(Call((x[:5],), {}))]), x[:5])
-    assert each_sample(Call((x[:5], x[:3]), {})) == []
-    times, count = singles(net, net, [Call((x[:5],), {})]) or ((0.0, 0.0), 0)
-    assert count == 5 and min(times) > 0
-    assert singles(net, net, [Call((x[:5], x[:3]), {})]) is None
 
 
 def test_an_exit_behind_the_last_block_is_not_there() -> None:

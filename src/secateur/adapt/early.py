@@ -12,8 +12,9 @@ from secateur.adapt.depths import depths
 from secateur.adapt.exiting import Exits, first, stops, visit
 from secateur.adapt.heads import confidence, fit_finest, look, pool, safer, thresholds
 from secateur.adapt.next_token import NextToken, is_decoder, layers_of, token_heads
-from secateur.adapt.paying import price, singles, worth
+from secateur.adapt.paying import price, worth
 from secateur.adapt.promise import check_promise, last_safe, least_samples, parted
+from secateur.adapt.timed import singles
 from secateur.core.batches import Call, check_model, untouched
 from secateur.core.errors import InputError, RecipeError
 from secateur.core.page import plural

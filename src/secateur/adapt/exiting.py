@@ -10,10 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from secateur.adapt.heads import confidence, confidence_of_one
+from secateur.adapt.timed import timed_line
 from secateur.apply.verify import compare
 from secateur.core.batches import Call, untouched
 from secateur.core.errors import RecipeError
-from secateur.core.page import Line, Page, Table, milliseconds, plain, plural
+from secateur.core.page import Line, Page, Table, plain, plural
 
 Decide = Callable[[int, Tensor], Any]
 """Of an exit's number and the logits there: which samples leave, `[n]`; of one sample whether."""
@@ -232,10 +233,7 @@ class Exits(nn.Module):
             batch = "a batch stops when all its samples can leave"
         table = (Table(("behind", "work", "sure from", "leave"), tuple(rows)),) if rows else ()
         lines = [Line(batch, "quiet")] if rows else []
-        if self.times is not None:
-            dense, mine = (milliseconds(ms) for ms in self.times)
-            text = f"single samples: {dense} -> {mine} (means of {plural(self.timed, 'sample')})"
-            lines.append(Line(text, "plain" if self.times[1] < self.times[0] else "warn"))
+        lines += timed_line(self.times, self.timed)
         promise = (
             Line(
                 f"on {plural(self.tested, 'test sample')}: {self.mean_cost:.1%} of the work, "

@@ -12,6 +12,7 @@ from secateur.adapt.heads import Head, fit_head
 from secateur.adapt.next_token import NextToken, is_decoder
 from secateur.adapt.promise import check_promise, last_safe, least_samples, parted
 from secateur.adapt.skippable import Layers, Skippable, counts
+from secateur.adapt.timed import singles
 from secateur.core.batches import Call, check_model, untouched
 from secateur.core.errors import InputError, RecipeError
 from secateur.core.page import plural
@@ -50,6 +51,7 @@ def skip(
     as many as are above a threshold. Two fifths of the data fit, one fifth makes thresholds, and on
     the other two fifths the promise is tested: with probability `1 - delta` over these, the class
     is the whole network's on at least a share `guarantee` of new inputs that are like the data.
+    Single samples are timed: the page says what they gain, or lose.
 
     Args:
         model: A classifier with outputs `[n, classes]`, or a language model, of which the next word
@@ -121,6 +123,10 @@ def skip(
             f"{plural(len(margins), 'test sample')} ({least_samples(1 - guarantee, delta)} without "
             "a difference would do): all inputs take the whole network",
         )
+    else:
+        timed = singles(NextToken(model) if decoder else model, layers.eval(), testing)
+        if timed is not None:
+            layers.times, layers.timed = timed
     return layers.train(model.training)
 
 

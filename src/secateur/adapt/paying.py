@@ -12,10 +12,8 @@ from torch import nn
 
 from secateur.adapt.exiting import Left, first, visit
 from secateur.adapt.heads import confidence_of_one
-from secateur.core.batches import Call, map_tensors, tensors_in, untouched
+from secateur.core.batches import Call, untouched
 from secateur.measure.clock import compare
-
-_MOST = 64  # samples that are timed one by one
 
 
 @dataclass(frozen=True)
@@ -97,40 +95,3 @@ def worth(price: Price, outcomes: Outcomes, samples: int) -> tuple[int, ...]:
 
 
 Outcomes = Callable[[Sequence[int]], Sequence[int]]
-
-
-def singles(
-    whole: nn.Module, early: nn.Module, calls: Sequence[Call]
-) -> tuple[tuple[float, float], int] | None:
-    """Mean milliseconds of single samples in two networks, in turns, and of how many samples.
-
-    None where calls cannot be split into samples.
-    """
-    samples = [one for call in calls for one in each_sample(call)][:_MOST]
-    if not samples:
-        return None
-
-    def run(network: nn.Module) -> None:
-        for sample in samples:
-            float(sample.run(network)[0, 0])  # the answer is read, also from an accelerator
-
-    runs = {"whole": partial(run, whole), "early": partial(run, early)}
-    times = compare(runs, warmup=1, repeats=5, min_time=0.1, max_time=1.0)
-    dense, mine = (times[name].median_ms / len(samples) for name in ("whole", "early"))
-    return (dense, mine), len(samples)
-
-
-def each_sample(call: Call) -> list[Call]:
-    """A call as calls of one sample each; none where it cannot be split.
-
-    Example:
-        >>> len(each_sample(Call((torch.zeros(8, 3),), {})))
-        8
-    """
-    whole = call.args, dict(call.kwargs)
-    sizes = {len(tensor) if tensor.dim() else 0 for tensor in tensors_in(whole)}
-    if len(sizes) != 1:
-        return []
-    return [
-        Call(*map_tensors(whole, lambda tensor, k=k: tensor[k : k + 1])) for k in range(sizes.pop())
-    ]

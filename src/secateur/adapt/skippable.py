@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from secateur.adapt.timed import timed_line
 from secateur.apply.modules import Skip
 from secateur.core.page import Line, Page, Table, plain, plural
 
@@ -22,12 +23,17 @@ class Pass:
     def __init__(self, decide: Decide) -> None:
         self.decide = decide
         self.counts: Tensor | None = None
+        self.alone: int | None = None  # how many a single sample passes by
 
-    def by(self, number: int, x: Tensor) -> Tensor:
-        """Which samples pass by the block that is passed by as the `number`-th, `[n]`."""
+    def by(self, number: int, x: Tensor) -> Tensor | bool:
+        """Which samples pass by the block that is passed by as the `number`-th, `[n]`.
+
+        Of a single sample, whether it does: without more small tensors.
+        """
         if self.counts is None:
             self.counts = self.decide(x)
-        return self.counts >= number
+            self.alone = int(self.counts) if len(self.counts) == 1 else None
+        return self.counts >= number if self.alone is None else self.alone >= number
 
 
 current: ContextVar[Pass | None] = ContextVar("layers", default=None)
@@ -51,6 +57,8 @@ class Skippable(nn.Module):
         same = self.skip(*args, **kwargs)
         x = same[0] if isinstance(same, tuple) else same
         by = run.by(self.number, x)
+        if isinstance(by, bool):
+            return same if by else self.block(*args, **kwargs)
         if bool(by.all()):
             return same
         out = self.block(*args, **kwargs)
@@ -70,7 +78,9 @@ class Layers(nn.Module):
 
     names: the blocks, in the order in which they are given up. threshold: what the predictor must
     exceed. agreed, tested: samples on which the promise was tested, and on how many the class was
-    the same. passed: how many blocks were passed by in all of them.
+    the same. passed: how many blocks were passed by in all of them. times: milliseconds of a single
+    sample in the whole network and here, the means of `timed` test samples; None where nothing was
+    timed.
     """
 
     def __init__(
@@ -81,6 +91,8 @@ class Layers(nn.Module):
         self.threshold = threshold
         self.guarantee, self.delta = 1.0, 0.0
         self.tested = self.agreed = self.passed = 0
+        self.times: tuple[float, float] | None = None
+        self.timed = 0
         self.notes: tuple[str, ...] = ()
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
@@ -122,6 +134,7 @@ class Layers(nn.Module):
                 f"promise: at least {self.guarantee:g} agree, unless the test samples were a "
                 f"chance of {self.delta:g}"
             ),
+            *timed_line(self.times, self.timed),
             *(Line(f"note: {note}", "warn") for note in self.notes),
         )
 
