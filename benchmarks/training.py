@@ -1,11 +1,12 @@
 """Pruning in training, on real data: gradual pruning, topologies that adapt, regularisation.
 
-    python benchmarks/training.py gradual topologies regularisation --data ../shared/data
+    python benchmarks/training.py choice gradual topologies regularisation --data ../shared/data
     python benchmarks/training.py write                               # docs/training.md
 
 Every run is a row in training.json, kept when it is done, so an interrupted part goes on. All runs
-of a table take the same number of steps with the same batches and the same schedule of the learning
-rate; nothing is chosen by the report set. One thread; minutes on one core.
+of a table take the same number of steps with the same batches; nothing is chosen by the report set:
+`choice` compares ways on validation images, and `gradual` reports the best of them. One thread, or
+`--device cuda`.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing import Any
 
 import torch
 import training_tasks as tasks
+from training_choice import WAYS, Way, final
 from training_tasks import Task
 
 import secateur as sc
@@ -28,14 +30,16 @@ FILE = HERE / "training.json"
 Row = dict[str, Any]
 Make = Callable[[int, int], "sc.Recipe | None"]
 """A recipe for a number of steps and a seed; None trains densely."""
+LENETS = {"LeNet-300-100, MNIST": tasks.lenet_300_100, "LeNet-5, MNIST": tasks.lenet5}
+DENSE = WAYS["dense"]
 
 
-def run(task: Task, recipe: sc.Recipe | None, seed: int) -> Row:
-    """Train once; quality on the report set, after the last step."""
+def run(task: Task, recipe: sc.Recipe | None, seed: int, way: Way = DENSE) -> Row:
+    """Train once; quality on the report set, after the last step. way: gives the learning rate."""
     torch.manual_seed(seed)
-    model = task.build()
+    model = task.build().to(tasks.DEVICE)
     optimizer = task.optimizer(model)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, task.steps)
+    schedule = way.schedule(optimizer, task.steps)
     session = None if recipe is None else sc.attach(model, optimizer, recipe, scope=task.scope)
     generator = torch.Generator().manual_seed(seed)
     model.train()
@@ -83,16 +87,15 @@ Part = dict[tuple[str, str], tuple[Callable[[], Task], Make, int]]
 def parts() -> dict[str, Part]:
     """What is run: (task, method) to the task, the recipe and the number of seeds."""
     dense: Make = lambda steps, seed: None  # noqa: E731
-    lenets = {"LeNet-300-100, MNIST": tasks.lenet_300_100, "LeNet-5, MNIST": tasks.lenet5}
-    grown = {"LeNet-300-100, MNIST": tasks.short_lenet, "character GPT": tasks.gpt}
+    grown = {
+        "LeNet-300-100, MNIST": tasks.short_lenet, "LeNet-5, MNIST": tasks.short_lenet5,
+        "character GPT": tasks.gpt,
+    }  # fmt: skip
     noise = {
         "5,000 images, 40 % of labels wrong": lambda: tasks.small(5000, 0.4),
         "5,000 images, right labels": lambda: tasks.small(5000, 0.0),
     }
-    found: dict[str, Part] = {"gradual": {}, "topologies": {}, "regularisation": {}}
-    for name, task in lenets.items():
-        found["gradual"][name, "dense"] = (task, dense, 3)
-        found["gradual"][name, "gradual (gmp), 98 %"] = (task, gradual, 3)
+    found: dict[str, Part] = {"topologies": {}, "regularisation": {}}
     for name, task in grown.items():
         for sparsity in (0.9, 0.95):
             for kind in ("static", "SET", "RigL"):
@@ -109,9 +112,37 @@ def parts() -> dict[str, Part]:
     return found
 
 
+def chosen(rows: dict[str, Row], part: str) -> dict[tuple[str, str], Way]:
+    """The ways that a part runs on LeNets: all, or the best ones."""
+    return {
+        (name, way): WAYS[way]
+        for name in LENETS
+        for way in (WAYS if part == "choice" else final(rows, name))
+    }
+
+
+def compare(part: str, name: str, way: str, seed: int) -> tuple[str, Row]:
+    """One run of a way on a LeNet, and the key of its row."""
+    task = WAYS[way].task(LENETS[name](part == "choice"))
+    row = run(task, WAYS[way].recipe(task.steps, seed), seed, WAYS[way])
+    return f"{part} | {name} | {way} | {seed}", {**row, "steps": task.steps}
+
+
 def execute(wanted: list[str], only: str) -> None:
     rows: dict[str, Row] = json.loads(FILE.read_text()) if FILE.exists() else {}
+
+    def keep(key: str, row: Row) -> None:
+        rows[key] = row
+        FILE.write_text(json.dumps(rows, indent=1), encoding="utf-8")
+        print(key, row, flush=True)
+
     for part in wanted:
+        if part in ("choice", "gradual"):
+            for seed in range(1 if part == "choice" else 3):
+                for name, way in chosen(rows, part):
+                    if f"{part} | {name} | {way} | {seed}" not in rows and only in name:
+                        keep(*compare(part, name, way, seed))
+            continue
         found = parts()[part]
         for seed in range(5):
             for (name, method), (task, make, seeds) in found.items():
@@ -119,18 +150,17 @@ def execute(wanted: list[str], only: str) -> None:
                 if key in rows or seed >= seeds or only not in name:
                     continue
                 made = task()
-                rows[key] = {**run(made, make(made.steps, seed), seed), "steps": made.steps}
-                FILE.write_text(json.dumps(rows, indent=1), encoding="utf-8")
-                print(key, rows[key], flush=True)
+                keep(key, {**run(made, make(made.steps, seed), seed), "steps": made.steps})
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("parts", nargs="+", choices=[*parts(), "write"])
+    parser.add_argument("parts", nargs="+", choices=["choice", "gradual", *parts(), "write"])
     parser.add_argument("--data", type=Path, default=tasks.DATA)
     parser.add_argument("--task", default="", help="only tasks whose names have this in them")
+    parser.add_argument("--device", default="cpu")
     given = parser.parse_args()
-    tasks.DATA = given.data
+    tasks.DATA, tasks.DEVICE = given.data, given.device
     torch.set_num_threads(1)
     execute([part for part in given.parts if part != "write"], given.task)
     if "write" in given.parts:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 DATA = Path(os.environ.get("SECATEUR_DATA", "../shared/data"))
+DEVICE = "cpu"
 HELD = 10_000
 
 
@@ -44,8 +45,11 @@ class Task:
 
 
 @cache
-def mnist() -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """50,000 images to train on; the 3,000 test images and the last 10,000 others to report on."""
+def mnist(choice: bool = False) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """50,000 images to train on; the 3,000 test images and the last 10,000 others to report on.
+
+    choice: the last 10,000 of the 50,000 to report on, and the others to train on.
+    """
     file = np.load(DATA / "mnist_convnetjs.npz")
     keys = {key: torch.from_numpy(file[key]) for key in file.files}
     images = [key for key in keys if keys[key].dim() > 1 or keys[key].numel() > 1_000_000]
@@ -55,12 +59,17 @@ def mnist() -> tuple[Tensor, Tensor, Tensor, Tensor]:
     x, t = ((keys[key].float().div(255) - 0.1307) / 0.3081 for key in (train, test))
     x, t = x.reshape(-1, 1, 28, 28), t.reshape(-1, 1, 28, 28)
     y, s = label[60_000], label[3_000]
-    return x[:-HELD], y[:-HELD], torch.cat([t, x[-HELD:]]), torch.cat([s, y[-HELD:]])
+    unseen, labels = torch.cat([t, x[-HELD:]]), torch.cat([s, y[-HELD:]])
+    x, y = x[:-HELD], y[:-HELD]
+    found = (x[:-HELD], y[:-HELD], x[-HELD:], y[-HELD:]) if choice else (x, y, unseen, labels)
+    return tuple(tensor.to(DEVICE) for tensor in found)  # type: ignore[return-value]
 
 
-def images(build: Callable[[], nn.Module], steps: int, rate: float, **how: Any) -> Task:
+def images(
+    build: Callable[[], nn.Module], steps: int, rate: float, choice: bool = False, **how: Any
+) -> Task:
     """A classifier of MNIST."""
-    return classifier(build, steps, rate, *mnist(), **how)
+    return classifier(build, steps, rate, *mnist(choice), **how)
 
 
 def classifier(
@@ -68,7 +77,7 @@ def classifier(
     x: Tensor, y: Tensor, unseen: Tensor, labels: Tensor, batch: int = 128, **how: Any,
 ) -> Task:  # fmt: skip
     def loss(model: nn.Module, generator: torch.Generator) -> Tensor:
-        chosen = torch.randint(len(x), (batch,), generator=generator)
+        chosen = torch.randint(len(x), (batch,), generator=generator).to(x.device)
         return cross_entropy(model(x[chosen]), y[chosen])
 
     def report(model: nn.Module) -> dict[str, float]:
@@ -94,16 +103,20 @@ def conv() -> nn.Module:
     )  # fmt: skip
 
 
-def lenet_300_100() -> Task:
-    return images(mlp, 8000, 0.05, decay=1e-4, batch=64)
+def lenet_300_100(choice: bool = False) -> Task:
+    return images(mlp, 12_000, 0.05, choice, decay=1e-4, batch=64)
 
 
-def lenet5() -> Task:
-    return images(conv, 3000, 0.03, decay=1e-4, batch=64)
+def lenet5(choice: bool = False) -> Task:
+    return images(conv, 6000, 0.03, choice, decay=1e-4, batch=64)
 
 
 def short_lenet() -> Task:
     return images(mlp, 800, 0.05, decay=1e-4)
+
+
+def short_lenet5() -> Task:
+    return images(conv, 800, 0.03, decay=1e-4)
 
 
 def small(count: int, wrong: float) -> Task:
@@ -113,7 +126,7 @@ def small(count: int, wrong: float) -> Task:
     chosen = torch.randperm(len(x), generator=generator)[:count]
     given = y[chosen].clone()
     drawn = torch.rand(count, generator=generator) < wrong
-    other = torch.randint(1, 10, (count,), generator=generator)
+    other = torch.randint(1, 10, (count,), generator=generator).to(y.device)
     given[drawn] = (given[drawn] + other[drawn]) % 10
     return classifier(mlp, 800, 0.05, x[chosen], given, unseen, labels)
 
@@ -126,18 +139,18 @@ def decayed(task: Task) -> Task:
 def gpt() -> Task:
     """Two blocks of width 64 on Shakespeare's characters, contexts of 64."""
     loaders = _loaders()
-    text, unseen = loaders.shakespeare()
+    text, unseen = (part.to(DEVICE) for part in loaders.shakespeare())
 
     def loss(model: nn.Module, generator: torch.Generator) -> Tensor:
         starts = torch.randint(len(text) - 65, (16, 1), generator=generator)
-        taken = text[starts + torch.arange(65)]
+        taken = text[(starts + torch.arange(65)).to(text.device)]
         return cross_entropy(model(taken[:, :-1]).flatten(0, 1), taken[:, 1:].flatten())
 
     def report(model: nn.Module) -> dict[str, float]:
         return {"nats": loaders.ev_gpt(model, unseen[:40_000])}
 
     build = lambda: loaders.CharGPT(d=64, l=2, h=4)  # noqa: E731
-    return Task(build, 300, loss, report, 3e-3, adam=True)
+    return Task(build, 1000, loss, report, 3e-3, adam=True)
 
 
 @cache
