@@ -99,6 +99,13 @@ def test_large_batches_are_split_into_equal_parts_and_a_fifth_of_them_is_held_ou
     assert [len(call.args[0]) for call in found.held] == [64] * 2
 
 
+def test_long_sequences_of_tokens_come_few_at_a_time() -> None:
+    for length, chunk in ((16, 103), (2048, 8), (20_000, 1)):
+        tokens = torch.zeros(512, length, dtype=torch.int64)
+        found = calibration(nn.Embedding(2, 2), [tokens])
+        assert max(len(call.args[0]) for call in found.calls) == chunk
+
+
 def test_batches_of_one_sample_are_put_together() -> None:
     found = calibration(nn.Linear(3, 2), [(row[None], 0) for row in X.unbind()], chunk=2)
     assert [len(call.args[0]) for call in found.calls] == [2] * 10

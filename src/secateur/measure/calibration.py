@@ -16,6 +16,7 @@ from secateur.core.errors import InputError
 
 _HOLD_OUT = 5
 _CHUNK_BYTES = 5_000_000  # of inputs in one call: larger ones are slower, memory is slow
+_TOKEN_BYTES = 300  # what a token counts as, since it becomes a vector
 
 
 @dataclass(frozen=True)
@@ -240,10 +241,11 @@ def _samples(call: Call) -> int:
 def _bytes(taken: list[tuple[Call, int]]) -> int:
     """How much memory the inputs take."""
     return sum(
-        t.nbytes * size // max(1, _samples(call))
+        (t.numel() * _TOKEN_BYTES if t.dtype in (torch.int64, torch.int32) else t.nbytes)
+        * size // max(1, _samples(call))
         for call, size in taken
         for t in tensors_in((call.args, dict(call.kwargs)))
-    )
+    )  # fmt: skip
 
 
 def _joined(taken: list[tuple[Call, int]], chunk: int) -> list[tuple[Call, int]]:
