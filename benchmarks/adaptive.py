@@ -72,7 +72,7 @@ PARTS: dict[str, Callable[[argparse.Namespace], Any]] = {
     "deadline": lambda options: times.deadline(),
     "gates-time": lambda options: times.gates(),
     "activations-time": lambda options: times.activations(),
-    "exits-time": lambda options: times.exits(),
+    "exits-time": lambda options: times.exits(options.cases or list(times.GUARANTEES)),
     "load": lambda options: times.load(),
 }
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -20,6 +20,7 @@ from secateur.measure.clock import compare
 from secateur.runtime.kernels import skip
 
 Row = dict[str, Any]
+GUARANTEES = {"digitcnn": 0.98, "resnet20": 0.95, "char_gpt": 0.9}
 MATRICES = ((1024, 1024), (2048, 2048), (4096, 4096), (2048, 8192), (8192, 2048))
 
 
@@ -182,11 +183,11 @@ def gates() -> Row:
     return found
 
 
-def exits() -> Row:
+def exits(names: Sequence[str]) -> Row:
     """The mean latency of single samples that leave where they may."""
     found: Row = {}
-    for name, guarantee in (("digitcnn", 0.98), ("resnet20", 0.95), ("char_gpt", 0.9)):
-        case = CASES[name]()
+    for name in names:
+        case, guarantee = CASES[name](), GUARANTEES[name]
         model, data = case.build(), case.selection.inputs[0][:2000]
         early = sc.adapt.exits(model, list(data.split(100)), guarantee=guarantee, samples=2000)
         dense, lazy = list[float](), list[float]()

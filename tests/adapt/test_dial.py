@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 import secateur as sc
 from secateur.adapt import Dial
+from secateur.adapt.dial import _Timed
+from secateur.core.batches import Call
 from secateur.core.errors import InfeasibleBudget, InputError, RecipeError
 from secateur.core.history import plans_of
 from secateur.core.measured import Latency
@@ -141,6 +143,20 @@ def test_a_deadline_takes_the_largest_level_that_fits() -> None:
     with pytest.raises(InfeasibleBudget, match=r"level 0\.25 takes 2"):
         dial.within(3.4)
     assert "latency" in str(dial)
+    dial._tails = {1.0: 100.0}  # one call in a hundred took so long
+    with dial.within(20):
+        assert dial.level == 0.75
+
+
+def test_the_tail_leaves_out_one_call_in_a_hundred() -> None:
+    net, x = perceptron()
+    timed = _Timed(Call((x,), {}), net)
+    timed()
+    assert len(timed.ms) == 1 and timed.tail(1) == timed.ms[0] > 0
+    timed.ms = [1000.0, *(float(k) for k in range(1, 201))]  # the first was a warm-up
+    assert timed.tail(200) == 198.0
+    timed.ms = [1.0, 3.0, 2.0]
+    assert timed.tail(3) == 2.0
 
 
 def test_measured_times_are_of_every_level() -> None:
@@ -149,6 +165,7 @@ def test_measured_times_are_of_every_level() -> None:
     table = dial.measure(x, repeats=3, min_time=0, warmup=0)
     assert tuple(table) == dial.levels
     assert all(time.runs >= 3 and time.median_ms > 0 for time in table.values())
+    assert tuple(dial._tails) == dial.levels and min(dial._tails.values()) > 0
     assert dial.memory.ready == ()
 
 

@@ -7,17 +7,18 @@ from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from functools import partial
 from threading import Lock
+from time import perf_counter
 from typing import Any
 
+import torch
 from torch import nn
 
 from secateur.adapt.fitting import fit
 from secateur.adapt.folded import Pairs, fold
 from secateur.adapt.level import Level
 from secateur.adapt.memory import Memory
-from secateur.core.batches import as_call
+from secateur.core.batches import Call, as_call
 from secateur.core.errors import InfeasibleBudget, InputError, RecipeError
 from secateur.core.history import remember
 from secateur.core.measured import Latency
@@ -68,6 +69,7 @@ class Dial(nn.Module):
         self.before, self.cost, self.cache, self.notes = before, cost, cache, notes
         self.history, self.folds = history, folds
         self.table: dict[float, Latency] = {}
+        self._tails: dict[float, float] = {}
         self._level = 1.0
         self._ready: OrderedDict[float, nn.Module] = OrderedDict()
         self._lock = Lock()
@@ -100,8 +102,8 @@ class Dial(nn.Module):
     def within(self, ms: float) -> Any:
         """A block like `at`, with the largest level whose measured time stays below a deadline.
 
-        A level fits if its median plus three times its spread does, on the example and the machine
-        that `measure` was called with.
+        A level fits if its median plus three times its spread does, and 99 of 100 calls did, on the
+        example and the machine that `measure` was called with.
 
         Raises:
             InputError: Nothing was measured yet.
@@ -116,7 +118,10 @@ class Dial(nn.Module):
                 "the levels' times are not known on this machine",
                 hint="call dial.measure(example) first, on a batch of the size that is served",
             )
-        bounds = {level: _bound(self.table[level]) for level in self.levels}
+        bounds = {
+            level: max(_bound(self.table[level]), self._tails.get(level, 0.0))
+            for level in self.levels
+        }
         for level, bound in bounds.items():
             if bound <= ms:
                 return level
@@ -133,10 +138,12 @@ class Dial(nn.Module):
         Memory: all levels are unpacked at once.
         """
         call = as_call(self.dense, example)
-        models = {f"{level:g}": self._network(level) for level in self.levels}
-        runs = {name: partial(call.run, model) for name, model in models.items()}
-        times = compare(runs, **options)
+        models = {level: self._network(level) for level in self.levels}
+        runs = {f"{level:g}": _Timed(call, model) for level, model in models.items()}
+        device = next((t.device for t in self.dense.parameters()), torch.device("cpu"))
+        times = compare(runs, models=list(models.values()), device=device, **options)
         self.table = {level: times[f"{level:g}"] for level in self.levels}
+        self._tails = {level: runs[f"{level:g}"].tail(times[f"{level:g}"].runs) for level in models}
         return dict(self.table)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
@@ -303,6 +310,23 @@ def _forget(dial: nn.Module, _: Any = None) -> None:
     assert isinstance(dial, Dial)
     with dial._lock:
         dial._ready.clear()
+
+
+class _Timed:
+    """A call of a network that remembers what it took."""
+
+    def __init__(self, call: Call, model: nn.Module) -> None:
+        self.call, self.model, self.ms = call, model, list[float]()
+
+    def __call__(self) -> None:
+        start = perf_counter()
+        self.call.run(self.model)
+        self.ms.append(1000 * (perf_counter() - start))
+
+    def tail(self, runs: int) -> float:
+        """What all but one in a hundred of the last runs took at most, but at least all but one."""
+        ordered = sorted(self.ms[-runs:])
+        return ordered[max(0, len(ordered) - 1 - max(1, len(ordered) // 100))]
 
 
 def _bound(latency: Latency) -> float:
