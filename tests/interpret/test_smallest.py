@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,9 +14,7 @@ from secateur.core.layout import Mask
 from secateur.interpret.smallest import smallest
 
 NEEDED = {"a": {2, 5, 11}, "b": {0}}
-PLACES: Any = SimpleNamespace(
-    total=40, sites=(SimpleNamespace(name="a", n=30), SimpleNamespace(name="b", n=10))
-)
+SIZES = {"a": 30, "b": 10}
 
 
 def fine(keeps: Mapping[str, Mask]) -> bool:
@@ -37,23 +34,23 @@ def estimate(error: float) -> Any:
 
 @pytest.mark.parametrize("error", [0.1, 3.0, 1e6])
 def test_what_is_needed_stays_and_nothing_else(error: float) -> None:
-    found = smallest(PLACES, estimate(error), fine, 1000)
+    found = smallest(SIZES, estimate(error), fine, 1000)
     assert found.complete
     assert {n: set(np.flatnonzero(m)) for n, m in found.keeps.items()} == NEEDED
     assert found.passes < 150
 
 
 def test_good_estimates_save_runs() -> None:
-    assert smallest(PLACES, estimate(0.1), fine, 1000).passes <= 20
+    assert smallest(SIZES, estimate(0.1), fine, 1000).passes <= 20
 
 
 def test_it_stops_when_runs_are_used_up() -> None:
-    found = smallest(PLACES, estimate(1e6), fine, 12)
+    found = smallest(SIZES, estimate(1e6), fine, 12)
     assert not found.complete
     assert found.passes <= 12
     assert fine(found.keeps)
 
 
 def test_nothing_is_needed() -> None:
-    found = smallest(PLACES, estimate(0.1), lambda keeps: True, 1000)
+    found = smallest(SIZES, estimate(0.1), lambda keeps: True, 1000)
     assert not any(mask.any() for mask in found.keeps.values())

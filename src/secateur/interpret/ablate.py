@@ -1,14 +1,15 @@
 """Units set to their mean wherever something reads them, in an ordinary run of the model.
 
 A unit is an index of a site. Wherever a linear operation reads it, its values are replaced by their
-mean over the data, whatever layer or function executes the operation; no weight is changed.
+mean over the data, whatever layer or function executes the operation; no weight is changed. An edge
+is what one unit gives to one other: where it is cut, only that one reads the mean.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -23,7 +24,7 @@ from secateur.core.site import Site
 from secateur.graph.analyze import analyze
 from secateur.graph.graph import Graph
 from secateur.graph.trace import decomposed, fast_convolutions
-from secateur.measure.linear import Parameters, Spec
+from secateur.measure.linear import Parameters, Spec, Use
 from secateur.measure.stats_inputs import input_facts
 from secateur.units import Channel, Head, Unit, sites
 
@@ -91,6 +92,11 @@ class Places:
         """How many units there are."""
         return sum(site.n for site in self.sites)
 
+    @property
+    def sizes(self) -> dict[str, int]:
+        """How many units each site has."""
+        return {site.name: site.n for site in self.sites}
+
     def full(self) -> dict[str, Mask]:
         """Masks that keep everything, by site."""
         return {site.name: _ones(site.n) for site in self.sites}
@@ -108,9 +114,11 @@ class Places:
         return found
 
     @contextmanager
-    def only(self, model: nn.Module, keeps: Mapping[str, Mask]) -> Iterator[None]:
-        """Inside, the model runs with all other units at their mean."""
-        with decomposed(), Ablation(Parameters(model), self.gates(keeps)):
+    def only(
+        self, model: nn.Module, keeps: Mapping[str, Mask], cuts: Mapping[str, Cut] | None = None
+    ) -> Iterator[None]:
+        """Inside, the model runs with all other units at their mean, and without some edges."""
+        with decomposed(), Ablation(Parameters(model), self.gates(keeps), cuts):
             yield
 
 
@@ -123,12 +131,37 @@ class Gate:
     mean: Tensor
 
 
-class Ablation(TorchDispatchMode):
-    """Replaces what gated weights read."""
+@dataclass(frozen=True)
+class Cut:
+    """Which entries of a weight read the mean `[k]` of what they read; of the weight's shape."""
 
-    def __init__(self, parameters: Parameters, gates: Mapping[str, Gate]) -> None:
+    where: Tensor
+    mean: Tensor
+
+    def lost(self, use: Use, weight: Tensor) -> Tensor:
+        """What an operation's output loses by it."""
+        x = use.x
+        shape = [1] * x.dim()
+        shape[1 if use.spec.kernel else 0 if use.left else -1] = -1
+        centred = x - self.mean.to(x.device, x.dtype).view(shape)
+        return replace(use, x=centred).again(self.of(weight), None)
+
+    def of(self, weight: Tensor) -> Tensor:
+        """The entries that are cut, zeros elsewhere."""
+        return weight.detach() * self.where.to(weight.device)
+
+
+class Ablation(TorchDispatchMode):
+    """Replaces what gated weights read, and cuts edges."""
+
+    def __init__(
+        self,
+        parameters: Parameters,
+        gates: Mapping[str, Gate],
+        cuts: Mapping[str, Cut] | None = None,
+    ) -> None:
         super().__init__()
-        self.parameters, self.gates = parameters, gates
+        self.parameters, self.gates, self.cuts = parameters, gates, cuts or {}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -140,8 +173,16 @@ class Ablation(TorchDispatchMode):
                 args = (*args[:position], gated(args[position], gate, dim), *args[position + 1 :])
         if func._overloadpacket in _CONVOLUTIONS:
             with fast_convolutions():
-                return func(*args, **kwargs)
-        return func(*args, **kwargs)
+                return self._less(found, args, func(*args, **kwargs))
+        return self._less(found, args, func(*args, **kwargs))
+
+    def _less(self, found: tuple[Spec, int, int] | None, args: Any, out: Any) -> Any:
+        """The output without the edges that are cut."""
+        if found is None or found[0].weight not in self.cuts:
+            return out
+        spec, position, dim = found
+        use = Use(spec, args[position], out, left=not spec.kernel and dim == 0)
+        return out - self.cuts[spec.weight].lost(use, self.parameters.tensors[spec.weight])
 
     def reading(self, func: Any, args: Any, kwargs: Any) -> tuple[Spec, int, int] | None:
         """How an operation uses a weight, which argument it reads, and along which dimension."""
@@ -181,4 +222,4 @@ def _ones(n: int) -> Mask:
     return mask
 
 
-__all__ = ["UNITS", "Ablation", "Gate", "Places", "Reader", "gated", "watched"]
+__all__ = ["UNITS", "Ablation", "Cut", "Gate", "Places", "Reader", "gated", "watched"]

@@ -7,7 +7,7 @@ difference times the gradient.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -18,18 +18,20 @@ from secateur.core.errors import InputError
 from secateur.core.layout import Mask
 from secateur.core.site import pool_vector
 from secateur.graph.trace import decomposed
-from secateur.interpret.ablate import Ablation, Gate, Places
+from secateur.interpret.ablate import Ablation, Cut, Gate, Places
 from secateur.measure.gradients import checked_loss, differentiable, moved, named_parameters
-from secateur.measure.linear import Parameters
+from secateur.measure.linear import Parameters, Spec
 
 _aten = torch.ops.aten
+Loss = Callable[[nn.Module, Any], Tensor]
+"""`(model, batch) -> scalar`."""
 
 
 def attributions(
     model: nn.Module,
     places: Places,
     batches: Iterable[Any],
-    loss: Callable[[nn.Module, Any], Tensor],
+    loss: Loss,
     keeps: Mapping[str, Mask] | None = None,
 ) -> dict[str, Tensor]:
     """The estimated change of the loss if a unit were set to its mean, by site, `[n]`, float64.
@@ -42,33 +44,61 @@ def attributions(
     """
     gates = places.gates(keeps) if keeps is not None else {}
     totals = {site.name: torch.zeros(site.n, dtype=torch.float64) for site in places.sites}
+
+    def add(mode: Attribution) -> None:
+        for name, total in totals.items():
+            total += mode.score(name, len(total)).abs()
+
+    seen = attribute(
+        model, batches, loss, lambda parameters: Attribution(parameters, gates, places), add
+    )
+    return {name: total / seen for name, total in totals.items()}
+
+
+def attribute(
+    model: nn.Module,
+    batches: Iterable[Any],
+    loss: Loss,
+    make: Callable[[Parameters], Attribution],
+    add: Callable[[Attribution], None],
+) -> int:
+    """Run batches forward and backward, each under a mode that is taken in after it; how many.
+
+    Raises:
+        InputError: There is no batch, or the loss cannot be differentiated.
+    """
     seen = 0
     with untouched(model), decomposed(), differentiable(model):
         _, parameters = named_parameters(model)
         watch = Parameters(model)
         for number, batch in enumerate(batches):
-            mode = _Attribution(watch, gates, places)
+            mode = make(watch)
             with mode:
                 value = checked_loss(loss(model, moved(batch, parameters[0].device)), number)
                 mode.backward = True
                 torch.autograd.grad(value, parameters, allow_unused=True)
-            for name, total in totals.items():
-                total += mode.score(name, len(total)).abs()
+            add(mode)
             seen += 1
     if not seen:
         raise InputError("there is no batch in the data", hint="give at least one batch")
-    return {name: total / seen for name, total in totals.items()}
+    return seen
 
 
-class _Attribution(Ablation):
+class Attribution(Ablation):
     """Keeps what weights read, and meets the gradient of it in the backward pass."""
 
-    def __init__(self, parameters: Parameters, gates: Mapping[str, Gate], places: Places) -> None:
-        super().__init__(parameters, gates)
+    def __init__(
+        self,
+        parameters: Parameters,
+        gates: Mapping[str, Gate],
+        places: Places,
+        cuts: Mapping[str, Cut] | None = None,
+    ) -> None:
+        super().__init__(parameters, gates, cuts)
         self.places = places
         self.backward = False
         self.sums: dict[str, Tensor] = {}
-        self._read: dict[str, list[tuple[Tensor, int]]] = {}
+        self._read: dict[str, list[tuple[Spec, Tensor, int]]] = {}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if self.backward:
@@ -78,7 +108,7 @@ class _Attribution(Ablation):
         if found is not None and found[0].weight in self.places.readers:
             spec, position, dim = found
             if not spec.kernel:  # the backward pass of a convolution has its input
-                self._read.setdefault(spec.weight, []).append((args[position], dim))
+                self._read.setdefault(spec.weight, []).append((spec, args[position], dim))
         return super().__torch_dispatch__(func, types, args, kwargs)
 
     def score(self, site: str, n: int) -> Tensor:
@@ -91,12 +121,24 @@ class _Attribution(Ablation):
                 total += pool_vector(channels, reader.layout, site, n).cpu()
         return total
 
+    def dense(self, spec: Spec, rows: Tensor, gradient: Tensor) -> None:
+        """Take in a product: what it read `[n, k]` and the gradient of what it gave `[n, out]`."""
+
+    def convolution(self, name: str, args: Sequence[Any]) -> None:
+        """Take in the arguments of a convolution's backward pass."""
+
     def _meet(self, func: Any, args: Any, out: Any) -> Any:
         if func._overloadpacket is _aten.convolution_backward:
             name = self.parameters.name(args[2])
-            if name in self.places.readers and out[0] is not None:
-                return (self._add(name, args[1], out[0], 1), *out[1:])
-            return out
+            if name not in self.places.readers or out[0] is None:
+                return out
+            self.convolution(name, args)
+            gradient = out[0]
+            if name in self.cuts:
+                cut = self.cuts[name].of(self.parameters.tensors[name])
+                mask = [True, False, False]
+                gradient = gradient - func(args[0], args[1], cut, *args[3:10], mask)[0]
+            return (self._add(name, args[1], gradient, 1), *out[1:])
         if func._overloadpacket is not _aten.mm:
             return out
         name = self.parameters.name(args[1])
@@ -105,11 +147,16 @@ class _Attribution(Ablation):
         waiting = self._read.get(name or "", [])
         if name is None or not waiting:
             return out
-        x, dim = waiting[-1]
+        spec, x, dim = waiting[-1]
         gradient = out.t() if turned == (dim == 1) else out
         if gradient.shape != x.shape:
             return out
         waiting.pop()
+        after = args[1].t() if turned else args[0]  # of what the product gave, [n, out]
+        self.dense(spec, x if dim == 1 else x.t(), after)
+        if name in self.cuts:
+            lost = after @ spec.matrix(self.cuts[name].of(self.parameters.tensors[name]))[0]
+            gradient = gradient - (lost if dim == 1 else lost.t())
         gradient = self._add(name, x, gradient, dim)
         return gradient.t() if turned == (dim == 1) else gradient
 
@@ -127,4 +174,4 @@ class _Attribution(Ablation):
         return gradient * gate.keep.to(x.device).view(shape)
 
 
-__all__ = ["attributions"]
+__all__ = ["Attribution", "Loss", "attribute", "attributions"]

@@ -17,8 +17,9 @@ from secateur.core.layout import Mask
 from secateur.core.page import Line, Page, Table, html, plain, plural
 from secateur.core.panel import Panel
 from secateur.core.picture import write_svg
-from secateur.interpret.ablate import UNITS, Places
+from secateur.interpret.ablate import UNITS, Cut, Places
 from secateur.interpret.attribute import attributions
+from secateur.interpret.edges import smallest_edges
 from secateur.interpret.smallest import smallest
 from secateur.interpret.task import Metric, Task, halves
 from secateur.interpret.wiring import wiring
@@ -55,7 +56,9 @@ class Behaviour:
 class Circuit:
     """The units of a model that one behaviour needs; `print(found)`, `found.plot("circuit.svg")`.
 
-    keeps: by site, True where a unit belongs to it. effects: by site, how much the metric falls on
+    keeps: by site, True where a unit belongs to it. edges: by weight, where edges were asked for,
+    the entries that belong to it, of the weight's shape; total: how many edges of how many there
+    are. effects: by site, how much the metric falls on
     the samples that it was found on, if the circuit loses that unit too, `[n]`. drawing: its units
     and the weights between them. passes: ablated networks that were run.
     """
@@ -67,7 +70,12 @@ class Circuit:
     drawing: Drawing
     passes: int
     notes: tuple[str, ...] = ()
+    edges: Mapping[str, Tensor] = field(default_factory=dict)
+    total: tuple[int, int] | None = None
     _places: Places | None = field(default=None, repr=False, compare=False)
+    _cuts: tuple[Mapping[str, Cut], Mapping[str, Cut]] = field(
+        default=({}, {}), repr=False, compare=False
+    )
 
     @property
     def units(self) -> dict[str, list[int]]:
@@ -81,16 +89,19 @@ class Circuit:
 
     @contextmanager
     def only(self, model: nn.Module) -> Iterator[None]:
-        """Inside, the model runs with all other units at their mean; no weight is changed."""
+        """Inside, the model runs with all else at its mean; no weight is changed."""
         assert self._places is not None
-        with self._places.only(model, self.keeps):
+        with self._places.only(model, self.keeps, self._cuts[0]):
             yield
 
     @contextmanager
     def without(self, model: nn.Module) -> Iterator[None]:
-        """Inside, the model runs with the circuit's units at their mean."""
+        """Inside, the model runs with the circuit's edges, or else its units, at their mean."""
         assert self._places is not None
-        with self._places.only(model, {name: ~mask for name, mask in self.keeps.items()}):
+        rest = {name: ~mask for name, mask in self.keeps.items()}
+        if self.total is not None:
+            rest = self._places.full()
+        with self._places.only(model, rest, self._cuts[1]):
             yield
 
     @property
@@ -103,9 +114,10 @@ class Circuit:
         ]
         kept = sum(int(mask.sum()) for mask in self.keeps.values())
         total = sum(map(len, self.keeps.values()))
+        alone = "it" if self.total is None else "its edges"
         values = (
             f"metric: {seen.whole:.4g} whole, {seen.circuit:.4g} circuit alone, {seen.rest:.4g} "
-            f"without it, {seen.nothing:.4g} without any unit, on "
+            f"without {alone}, {seen.nothing:.4g} without any unit, on "
             f"{plural(seen.samples, 'sample')} that it was not found on"
         )
         measured = f"faithfulness {seen.faithfulness:.1%}, completeness {seen.completeness:.1%}"
@@ -113,11 +125,15 @@ class Circuit:
         return (
             Line(title, title=True),
             Table(("site", "kept", "of", "units"), tuple(rows), left=frozenset({0, 3})),
+            *([] if self.total is None else [Line(self._said_edges(*self.total))]),
             Line(values),
             Line(measured, "good" if seen.faithfulness >= 0.9 else "warn"),
             Line(f"found with {self.passes:,} runs of ablated networks", "quiet"),
             *(Line(f"note: {note}", "warn") for note in self.notes),
         )
+
+    def _said_edges(self, kept: int, total: int) -> str:
+        return f"edges: {kept:,} of {plural(total, 'edge')} between units, and to outputs"
 
     @property
     def panel(self) -> Panel:
@@ -151,12 +167,13 @@ def circuit(
     loss: Any = None,
     keep: float = 0.95,
     unit: Unit | Sequence[Unit] = UNITS,
+    edges: bool = False,
     scope: Any = None,
     samples: int = 1024,
     passes: int = 1000,
     seed: int = 0,
 ) -> Circuit:
-    """Find the smallest set of units that one behaviour of a network needs.
+    """Find the smallest set of units that one behaviour of a network needs, and of their edges.
 
     A unit is ablated by setting it to its mean over the data, wherever it is read. Gradients say
     which units to try first; what is removed is decided by real ablations on one half of the data,
@@ -172,6 +189,9 @@ def circuit(
             the negative metric if it can be differentiated, else cross-entropy or squared error.
         keep: The part of what the units add to the metric that the circuit has to keep.
         unit: What is ablated.
+        edges: True: then also the fewest edges between these units. An edge is what one unit gives
+            to one other, or to an output, through a weight that is not zero; cut, the other one
+            reads the mean of it. Half of what may be lost is left for edges.
         scope: Where: see `sc.only` and `sc.skip`.
         samples: How many samples are used at most.
         passes: How many ablated networks are run at most.
@@ -201,15 +221,19 @@ def circuit(
     call = example_call(model, example, batches)
     places = Places.of(model, call, [batch_call(model, batch) for batch in fit], unit, scope)
 
-    def measure(keeps: Mapping[str, Mask], on: list[Any]) -> float:
-        with places.only(model, keeps):
+    def measure(
+        keeps: Mapping[str, Mask], on: list[Any], cuts: Mapping[str, Cut] | None = None
+    ) -> float:
+        with places.only(model, keeps, cuts):
             return task.measure(model, on)
 
-    def fine(keeps: Mapping[str, Mask]) -> bool:
-        with places.only(model, keeps):
+    def fine(
+        keeps: Mapping[str, Mask], cuts: Mapping[str, Cut] | None = None, part: float = keep
+    ) -> bool:
+        with places.only(model, keeps, cuts):
             values, labels = task.stream(model, fit)
         _, error = task.summary(values - whole, labels)
-        return task.summary(values, labels)[0] - error >= floor
+        return task.summary(values, labels)[0] - error >= bottom + part * (top - bottom)
 
     none = {name: ~mask for name, mask in places.full().items()}
     whole, labels = task.stream(model, fit)
@@ -219,31 +243,39 @@ def circuit(
             f"the metric is {top:.4g} with all units and {bottom:.4g} with none of them",
             hint="give data and a metric of something that the network can do",
         )
-    floor = bottom + keep * (top - bottom)
     found = smallest(
-        places,
+        places.sizes,
         lambda keeps: attributions(model, places, fit, task.objective(), keeps),
-        fine,
+        lambda keeps: fine(keeps, part=(1 + keep) / 2 if edges else keep),
         passes,
     )
     effects, spent = _effects(places, found.keeps, lambda keeps: measure(keeps, fit), passes)
-    rest = {name: ~mask for name, mask in found.keeps.items()}
+    rest, lines = {name: ~mask for name, mask in found.keeps.items()}, None
+    if edges:
+        rest, lines = places.full(), smallest_edges(
+            model, places, fit, task.objective(), found.keeps,
+            lambda cuts: fine(found.keeps, cuts), passes,
+        )  # fmt: skip
+        spent += lines.passes
+    cuts, inside = ({}, {}) if lines is None else (lines.outside, lines.inside)
     values, _ = task.stream(model, held)
     behaviour = Behaviour(
         task.measure(model, held),
-        measure(found.keeps, held),
-        measure(rest, held),
+        measure(found.keeps, held, cuts),
+        measure(rest, held, inside),
         measure(none, held),
         len(values),
     )
     if behaviour.whole <= behaviour.nothing:
         raise InputError("the held-out samples are too few to show the behaviour")
-    notes = () if found.complete else (f"stopped after {passes:,} runs; more may be removable",)
+    complete = found.complete and (lines is None or lines.complete)
+    notes = () if complete else (f"stopped after {passes:,} runs; more may be removable",)
     name = type(model).__name__
-    drawn = wiring(model, places, found.keeps, title=f"{name}: circuit", sizes=effects)
+    kept = {} if lines is None else lines.kept
+    drawn = wiring(model, places, found.keeps, title=f"{name}: circuit", sizes=effects, only=kept)
     return Circuit(
         name, found.keeps, effects, behaviour, shortest(drawn, _DRAWN), found.passes + spent,
-        notes, places,
+        notes, kept, None if lines is None else lines.total, places, (cuts, inside),
     )  # fmt: skip
 
 

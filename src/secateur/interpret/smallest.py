@@ -1,4 +1,4 @@
-"""The smallest set of units that will do: estimates say what to try, real ablations decide."""
+"""The smallest set of parts that will do: estimates say what to try, real ablations decide."""
 
 from __future__ import annotations
 
@@ -10,15 +10,14 @@ import numpy.typing as npt
 from torch import Tensor
 
 from secateur.core.layout import Mask
-from secateur.interpret.ablate import Places
 
-_PROGRESS = 0.05  # part of the units that a round has to remove for there to be another
+_PROGRESS = 0.05  # part of what is left that a round has to remove for there to be another
 _CHUNKS = 8
 
 
 @dataclass(frozen=True)
 class Found:
-    """What stays, by site; passes: networks that were run; complete: nothing was left untried."""
+    """What stays, by name; passes: networks that were run; complete: nothing was left untried."""
 
     keeps: dict[str, Mask]
     passes: int
@@ -26,24 +25,24 @@ class Found:
 
 
 def smallest(
-    places: Places,
+    sizes: Mapping[str, int],
     estimate: Callable[[Mapping[str, Mask]], Mapping[str, Tensor]],
     fine: Callable[[Mapping[str, Mask]], bool],
     passes: int,
 ) -> Found:
-    """Remove units as long as what is left is fine.
+    """Remove parts (units of sites, edges of weights) as long as what is left is fine.
 
-    The units that are estimated to matter least go first, as many at once as bisection finds
+    Those that are estimated to matter least go first, as many at once as bisection finds
     (`fine` is taken to be monotone), and the rest is estimated anew, while that gets somewhere.
-    Then chunks of the units that are left are tried, and halves of these, down to single ones, the
+    Then chunks of the parts that are left are tried, and halves of these, down to single ones, the
     least important first (as in Zeller and Hildebrandt, Simplifying and Isolating Failure-Inducing
     Input, 2002).
 
-    estimate: how much each unit matters, by site `[n]`, while others are ablated. passes: calls of
-    `fine` at most.
+    sizes: how many parts there are, by the name of what they are parts of. estimate: how much each
+    matters, by name `[n]`, while others are ablated. passes: calls of `fine` at most.
     """
-    flat = _Flat(places)
-    keep: Mask = np.ones(places.total, dtype=np.bool_)
+    flat = _Flat(sizes)
+    keep: Mask = np.ones(sum(sizes.values()), dtype=np.bool_)
     used = 0
 
     def good(without: npt.NDArray[np.int64]) -> bool:
@@ -76,18 +75,18 @@ def smallest(
 
 
 class _Flat:
-    """All units of all sites in one vector."""
+    """All parts of all names in one vector."""
 
-    def __init__(self, places: Places) -> None:
-        self.names = [site.name for site in places.sites]
-        self.starts = np.cumsum([0, *(site.n for site in places.sites)])
+    def __init__(self, sizes: Mapping[str, int]) -> None:
+        self.names = list(sizes)
+        self.starts = np.cumsum([0, *sizes.values()])
 
     def masks(self, keep: Mask) -> dict[str, Mask]:
         spans = zip(self.names, self.starts, self.starts[1:], strict=False)
         return {name: keep[a:b].copy() for name, a, b in spans}
 
     def order(self, scores: Mapping[str, Tensor], keep: Mask) -> npt.NDArray[np.int64]:
-        """The units that are kept, the least important first."""
+        """The parts that are kept, the least important first."""
         values = np.concatenate([scores[name].double().cpu().numpy() for name in self.names])
         ranked = np.argsort(values, kind="stable")
         return ranked[keep[ranked]]

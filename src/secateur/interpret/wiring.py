@@ -26,6 +26,7 @@ def wiring(
     inputs: Sequence[str] | None = None,
     outputs: Sequence[str] | None = None,
     bare: bool = True,
+    only: Mapping[str, Tensor] | None = None,
 ) -> Drawing:
     """Kept units as nodes, and the weights between them that are not zero as edges.
 
@@ -33,6 +34,7 @@ def wiring(
     squared sum, else the weight itself. Inputs and outputs of the model, and other dimensions that
     are no site, are columns too. sizes: how much each unit matters, by site. inputs, outputs: names
     of what the first columns read and what the last ones give. bare: show nodes without an edge.
+    only: the entries of weights that are drawn, by weight, where not all are.
     """
     columns = _Columns(places, keeps or {})
     tensors = dict(model.named_parameters())
@@ -45,7 +47,10 @@ def wiring(
         if reader.mean.numel() != reader.layout.size:  # grouped: a channel feeds itself
             continue
         out_dim = 1 - reader.dim
-        matrix = weight.detach().double().cpu().movedim((out_dim, reader.dim), (0, 1))
+        shown = weight.detach().double().cpu()
+        if only and name in only:
+            shown = shown * only[name]
+        matrix = shown.movedim((out_dim, reader.dim), (0, 1))
         taps = matrix.reshape(*matrix.shape[:2], -1)
         columns.connect(name, taps, layouts[out_dim], reader.layout)
     drawn = columns.drawing(title, sizes or {}, inputs, outputs)
