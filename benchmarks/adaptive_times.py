@@ -93,7 +93,7 @@ def _switching(dial: Any) -> float:
 
 def _deadlines(dial: Any, x: Any, calls: int) -> Row:
     """Deadlines a little above what each level is known to need, and one that none can hold."""
-    bounds = {level: taken.median_ms + 3 * taken.spread_ms for level, taken in dial.table.items()}
+    bounds = dial.bounds
     met, chosen = 0, {f"{level:g}": 0 for level in dial.levels}
     with torch.no_grad():
         for k in range(calls):

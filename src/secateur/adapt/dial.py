@@ -118,10 +118,7 @@ class Dial(nn.Module):
                 "the levels' times are not known on this machine",
                 hint="call dial.measure(example) first, on a batch of the size that is served",
             )
-        bounds = {
-            level: max(_bound(self.table[level]), self._tails.get(level, 0.0))
-            for level in self.levels
-        }
+        bounds = self.bounds
         for level, bound in bounds.items():
             if bound <= ms:
                 return level
@@ -131,6 +128,14 @@ class Dial(nn.Module):
             f"which is up to {bounds[fastest]:.3g} ms",
             hint="give more time, or make a dial with smaller levels",
         )
+
+    @property
+    def bounds(self) -> dict[float, float]:
+        """The milliseconds that a measured level needs, but for one call in a hundred."""
+        return {
+            level: max(_bound(latency), self._tails.get(level, 0.0))
+            for level, latency in self.table.items()
+        }
 
     def measure(self, example: Any, **options: Any) -> dict[float, Latency]:
         """Time all levels in turns on an example, here; the options are those of `clock.compare`.
