@@ -45,13 +45,12 @@ def test_every_layer_at_every_density(tmp_path: Path, monkeypatch: pytest.Monkey
     assert found.layers == {
         "conv": ("conv.weight",), "fc": ("fc.weight",),
         "lstm": ("lstm.weight_ih_l0", "lstm.weight_hh_l0"),
-    } or set(found.layers) == {"conv", "lstm", "fc"}  # fmt: skip
+    }  # fmt: skip
     assert found.densities == (0.1, 0.5, 1.0)
     assert seen == pytest.approx([0.1, 0.5, 1.0], abs=0.05)
     for times in found.ms.values():
         assert len(times) == 3
         assert min(times) > 0
-    full = sum(times[-1] for times in found.ms.values())
-    assert full + found.rest_ms == pytest.approx(found.whole_ms)
     assert found.rest_ms >= 0
+    assert found.whole_ms > 0
     assert list(tmp_path.iterdir())  # the second time it is quick

@@ -165,7 +165,7 @@ def prune_weights(
         found = search(
             shop.build, model, given.budget, evaluate=evaluate, example=call,
             cost="ns" if given.allocate == KERNELS else "params", seed=given.seed, resume=resume,
-            on_trial=on_trial,
+            on_trial=on_trial, sketch=shop.sketch, finish=shop.repair,
         )  # fmt: skip
     trial = found.trial
     assert isinstance(trial, WeightTrial)

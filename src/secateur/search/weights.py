@@ -118,13 +118,18 @@ class WeightShop:
         """How many weights there are in scope."""
         return sum(site.n for site in self.sites)
 
-    def build(self, budget: Budget) -> WeightTrial:
+    def sketch(self, budget: Budget) -> WeightTrial:
+        """The same as `build` without the repair, which changes neither zeros nor times."""
+        return self.build(budget, repaired=False)
+
+    def build(self, budget: Budget, *, repaired: bool = True) -> WeightTrial:
         """A sparse and repaired copy that meets a budget which can be counted."""
         sparsity = needed(budget, self.before.params, self.units)
         check_pattern(self.pattern, sparsity)
         limits = [p.ceiling(self.before.ns) for p in budget.parts if isinstance(p, Nanoseconds)]
         plan = Plan(fingerprint(self.model), {}, example=self.call)
-        solved = self.solver is not None or bool(self.steps)
+        steps = self.steps if repaired else ()
+        solved = self.solver is not None or bool(steps)
         if self.in_place and (not solved or self.reference is not None):
             small = self.model
         else:
@@ -134,16 +139,12 @@ class WeightShop:
         masks = {} if self.solver is not None else self._masked(small, shares, scores)
         repairs = tuple[str, ...]()
         if solved:
-            taught = Supervision(self.batches if self.data is None else self.data, self.loss)
-            job = Job(
-                self.reference or self.model, small, plan, {}, self.calls, self.seed,
-                supervision=taught, masks=masks,
-            )  # fmt: skip
+            job = self._job(small, plan, masks)
             if self.solver is not None:
                 Walk(
                     solver=self.solver, sites=self.sites, pattern=self.pattern, densities=shares
                 ).run(job)
-            for step in self.steps:
+            for step in steps:
                 step.run(job)
             masks, repairs = dict(job.masks or {}), tuple(job.notes)
         _enforce(small, masks)
@@ -151,6 +152,27 @@ class WeightShop:
         after = self._amounts(small, masks, shares)
         runs = None if self.packer is None else self.packer.pack(small)
         return WeightTrial(small, plan, after, self.before, notes, repairs, None, runs, masks)
+
+    def repair(self, trial: Trial) -> None:
+        """Repair a sketch in place."""
+        assert isinstance(trial, WeightTrial)
+        if not self.steps:
+            return
+        job = self._job(trial.model, trial.plan, trial.masks)
+        for step in self.steps:
+            step.run(job)
+        trial.masks = dict(job.masks or {})
+        trial.repairs = (*trial.repairs, *job.notes)
+        _enforce(trial.model, trial.masks)
+        if self.packer is not None:
+            trial.runs = self.packer.pack(trial.model)
+
+    def _job(self, small: nn.Module, plan: Plan, masks: Mapping[str, Tensor]) -> Job:
+        taught = Supervision(self.batches if self.data is None else self.data, self.loss)
+        return Job(
+            self.reference or self.model, small, plan, {}, self.calls, self.seed,
+            supervision=taught, masks=dict(masks),
+        )  # fmt: skip
 
     def _amounts(
         self, small: nn.Module, masks: Mapping[str, Tensor], shares: Mapping[str, float]
