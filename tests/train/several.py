@@ -37,6 +37,11 @@ RECIPES = {
         schedule=sc.Adaptive(lambda model: 1.0, tolerance=0.1, every=2, by=0.5),
     ),
 }
+LOOKS = {
+    "snip": sc.Recipe(criterion="snip", budget=sc.Sparsity(0.8)),
+    "wanda": sc.Recipe(criterion="wanda", budget=sc.Sparsity(0.8)),
+}
+"""What looks at data before the first step: of every process at its part."""
 
 
 def run(way: str, name: str, rank: int = 0, size: int = 1) -> dict[str, object]:
@@ -54,11 +59,17 @@ def run(way: str, name: str, rank: int = 0, size: int = 1) -> dict[str, object]:
             fully_shard(layer, mesh=mesh)
         fully_shard(model, mesh=mesh)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
-    session = sc.attach(trained, optimizer, RECIPES[name])
+    data = []
     for x, y in islice(batches(10, dtype=torch.float64), 10):
-        optimizer.zero_grad()
         share = slice(rank * len(x) // size, (rank + 1) * len(x) // size)
-        nn.functional.cross_entropy(trained(x[share]), y[share]).backward()
+        data.append((x[share], y[share]))
+    if name in LOOKS:
+        session = sc.attach(trained, optimizer, LOOKS[name], data=data[:2])
+    else:
+        session = sc.attach(trained, optimizer, RECIPES[name])
+    for x, y in data:
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(trained(x), y).backward()
         optimizer.step()
     events = [{k: v for k, v in e.items() if k != "reason"} for e in session.events]
     state = session.state_dict()["weights"]

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 import torch
 import torch.distributed as dist
-from several import RECIPES, run
+from several import LOOKS, RECIPES, run
 
 SCRIPT = Path(__file__).with_name("several.py")
 
@@ -22,15 +23,32 @@ pytestmark = [
 ]
 
 
-@pytest.mark.parametrize("way", ["ddp", "fsdp"])
-def test_two_processes_do_as_one(way: str, tmp_path: Path) -> None:
+def together(way: str, names: Iterable[str], folder: Path) -> None:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2",
-               str(SCRIPT), way, ",".join(RECIPES), str(tmp_path)]  # fmt: skip
+               str(SCRIPT), way, ",".join(names), str(folder)]  # fmt: skip
     done = subprocess.run(
         command, capture_output=True, text=True, check=False, timeout=300,
         env={**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-4000:]
+
+
+def test_processes_that_look_at_other_data_decide_alike(tmp_path: Path) -> None:
+    together("ddp", LOOKS, tmp_path)
+    for name in LOOKS:
+        first, second = (
+            torch.load(tmp_path / f"{name}{rank}.pt", weights_only=True)["weights"]
+            for rank in (0, 1)
+        )
+        assert all(torch.equal(first[key], second[key]) for key in first), name
+        if name == "snip":  # the mean gradient of both parts is that of the whole
+            for key, weight in run("alone", name)["weights"].items():  # type: ignore[attr-defined]
+                torch.testing.assert_close(first[key], weight)
+
+
+@pytest.mark.parametrize("way", ["ddp", "fsdp"])
+def test_two_processes_do_as_one(way: str, tmp_path: Path) -> None:
+    together(way, RECIPES, tmp_path)
     for name in RECIPES:
         alone = run("alone", name)
         first, second = (
