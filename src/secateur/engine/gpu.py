@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from secateur.apply.verify import compare as same_outputs
 from secateur.apply.verify import run_detached
-from secateur.core.batches import Call, map_tensors, tensors_in
+from secateur.core.batches import Call, tensors_in
 from secateur.core.errors import VerificationError
 from secateur.engine.fast import FastParts
 from secateur.engine.report import Report, Row, faster
@@ -41,9 +41,9 @@ def compile_gpu(model: nn.Module, call: Call, folder: Path | None) -> FastParts:
         expected = run_detached(model, call)
         twin, rows = copy.deepcopy(model).requires_grad_(False).eval(), list[Row]()
         saved = 0
-        for name, x in _inputs(model, call).items():
+        for name, like in _inputs(model, call).items():
             layer = model.get_submodule(name)
-            row, made = _choose(name, layer, x, known)
+            row, made = _choose(name, layer, torch.randn_like(like, device=device), known)
             rows.append(row)
             if made is not None:
                 twin.set_submodule(name, made)
@@ -70,13 +70,16 @@ def compile_gpu(model: nn.Module, call: Call, folder: Path | None) -> FastParts:
 
 
 def _inputs(model: nn.Module, call: Call) -> dict[str, Tensor]:
-    """The first input of every layer that is called, by name; layers of subclasses stay."""
+    """What the first input of every layer that is called is like, by name, without its values.
+
+    Layers of subclasses stay: they may do something else with their weight.
+    """
     found: dict[str, Tensor] = {}
 
     def seen(name: str) -> Callable[..., None]:
         def hook(module: nn.Module, args: Any) -> None:
             if len(args) == 1 and isinstance(args[0], Tensor):
-                found.setdefault(name, map_tensors(args[0].detach(), torch.clone))
+                found.setdefault(name, args[0].detach().to("meta"))
 
         return hook
 
