@@ -12,7 +12,7 @@ import secateur as sc
 @torch.no_grad()
 def test_it_always_gives_a_module_that_runs(tmp_path: Path) -> None:
     net, x = nn.Sequential(nn.Linear(8, 8), nn.ReLU()), torch.randn(3, 8)
-    fast = sc.compile(net, x, cache=tmp_path)
+    fast = sc.compile(net, x, cache=str(tmp_path))
     assert torch.allclose(fast(x), net(x), atol=1e-6)
     assert fast.report.name == "Sequential" and [row.name for row in fast.report.rows] == ["0"]
     assert "Sequential" in str(fast)

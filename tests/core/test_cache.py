@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from secateur.core.cache import cache_folder
+from secateur.core.cache import cache_folder, folder_of
 
 
 def test_the_place_follows_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -22,3 +22,10 @@ def test_the_place_follows_the_environment(tmp_path: Path, monkeypatch: pytest.M
     assert cache_folder() == tmp_path / "home" / ".cache" / "secateur"
     monkeypatch.setattr(sys, "platform", "darwin")
     assert cache_folder() == tmp_path / "home" / "Library" / "Caches" / "secateur"
+
+
+def test_what_users_say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SECATEUR_CACHE", str(tmp_path / "own"))
+    assert folder_of(True) == tmp_path / "own"
+    assert folder_of(str(tmp_path)) == folder_of(tmp_path) == tmp_path
+    assert folder_of(False) is None

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from secateur.core.batches import as_call
-from secateur.core.cache import cache_folder
+from secateur.core.cache import folder_of
 from secateur.core.errors import RecipeError, UnsupportedModel
 from secateur.core.measured import Latency
 from secateur.core.page import Line, Page, Table, milliseconds, plain
@@ -78,7 +78,7 @@ def bench(
     *,
     engines: Sequence[str] = tuple(PEERS),
     min_time: float = 1.0,
-    cache: Path | bool = True,
+    cache: str | Path | bool = True,
 ) -> Bench:
     """Compile copies with ever more zeros, and time them in turns with other engines.
 
@@ -104,7 +104,7 @@ def bench(
     if not runs:
         raise RecipeError("there is nothing to compare with", hint="add the engine 'eager'")
     said, kernels, modules = list(notes), {}, []
-    folder = cache_folder() if cache is True else cache or None
+    folder = folder_of(cache)
     try:
         captured = capture(model, call)
     except UnsupportedModel:

@@ -8,12 +8,12 @@ from typing import Any
 from torch import nn
 
 from secateur.core.batches import as_call
-from secateur.core.cache import cache_folder
+from secateur.core.cache import folder_of
 from secateur.engine.compiler import compile_model
 from secateur.engine.fast import Fast, FastParts
 
 
-def compile(model: nn.Module, example: Any, *, cache: Path | bool = True) -> Fast | FastParts:
+def compile(model: nn.Module, example: Any, *, cache: str | Path | bool = True) -> Fast | FastParts:
     """Make a network run on sparse kernels, wherever these are faster on this machine.
 
     Zeros may lie anywhere: single weights, N:M, blocks, whole rows. Every layer's kernels and
@@ -43,5 +43,5 @@ def compile(model: nn.Module, example: Any, *, cache: Path | bool = True) -> Fas
         >>> torch.allclose(fast(torch.ones(3, 64)), net(torch.ones(3, 64)), atol=1e-5)
         True
     """
-    folder = cache_folder() if cache is True else cache or None
+    folder = folder_of(cache)
     return compile_model(model, as_call(model, example), folder)

@@ -25,3 +25,15 @@ def cache_folder() -> Path | None:
         return (Path(given) if given else Path.home() / ".cache") / "secateur"
     except RuntimeError:
         return None
+
+
+def folder_of(cache: str | Path | bool) -> Path | None:
+    """What a `cache=` argument means: True for the usual place, a folder, or False for none.
+
+    Example:
+        >>> folder_of("here").name, folder_of(False)
+        ('here', None)
+    """
+    if cache is True:
+        return cache_folder()
+    return None if cache is False else Path(cache)

@@ -21,7 +21,7 @@ import torch
 from torch import nn
 
 from secateur.core.batches import as_call, tensors_in
-from secateur.core.cache import cache_folder
+from secateur.core.cache import folder_of
 from secateur.core.measured import Latency
 from secateur.graph.graph import Graph
 from secateur.measure.clock import measure
@@ -168,7 +168,7 @@ def latency_table(
     graph: Graph,
     *,
     threads: int | None = None,
-    cache: Path | bool = True,
+    cache: str | Path | bool = True,
     whole: Latency | None = None,
     timer: Timer | None = None,
 ) -> LatencyTable:
@@ -204,7 +204,7 @@ def latency_table(
     found = find(model, call, graph)
     timed = measure(model, call, threads=threads) if whole is None else whole
     used = threads or torch.get_num_threads()
-    folder = cache_folder() if cache is True else cache or None
+    folder = folder_of(cache)
     known = TimeCache(folder, conditions(device, used))
     with _threads(used), torch.no_grad():
         clock = timer or partial(seconds, device=device)
