@@ -138,7 +138,7 @@ class _Search:
         raise refusal(self.budget, self.gauge, self.attempts, self.cost)
 
     def _hunt(self, bracket: Bracket, trials: int) -> None:
-        while len(self.attempts) < trials and (share := bracket.next()) is not None:
+        while not self._spent(trials) and (share := bracket.next()) is not None:
             share = _key(share)
             old = self.done.get(share)
             attempt, trial, finding = (old, None, None) if old else self._try(share)
@@ -151,6 +151,11 @@ class _Search:
                 self.best = attempt, trial, finding
             del trial, finding
             self.on_trial(attempt)
+
+    def _spent(self, trials: int) -> bool:
+        """Whether so many networks were built; shares that no network has are cheap to find out."""
+        built = sum(attempt.left is not None for attempt in self.attempts)
+        return built >= trials or len(self.attempts) >= 2 * trials
 
     def _settled(self, bracket: Bracket) -> Found | None:
         """The best, if it also meets its latency when it is timed once more."""
