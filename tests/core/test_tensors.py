@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from secateur.core.errors import InputError
-from secateur.core.tensors import caches, light_copy, named_tensors, own_memory, snapshot
+from secateur.core.tensors import caches, compact, light_copy, named_tensors, own_memory, snapshot
 
 
 class Net(nn.Module):
@@ -83,3 +83,12 @@ def test_a_snapshot_puts_values_back_in_place() -> None:
     restore()
     assert model.weight is weight
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_compacting_changes_nothing_on_the_cpu() -> None:
+    net = nn.Sequential(nn.LSTM(3, 4), nn.Linear(4, 2))
+    before = {name: (tensor, tensor.data_ptr()) for name, tensor in net.named_parameters()}
+    compact(net)
+    for name, tensor in net.named_parameters():
+        assert before[name][0] is tensor
+        assert before[name][1] == tensor.data_ptr()

@@ -29,7 +29,7 @@ from secateur.core.measured import Latency, Measured
 from secateur.core.plan import Plan
 from secateur.core.result import Result
 from secateur.core.schedule import Steps
-from secateur.core.tensors import light_copy, named_tensors
+from secateur.core.tensors import compact, light_copy, named_tensors
 from secateur.graph.analyze import analyze
 from secateur.graph.rewrite import rewrite as _rewrite
 from secateur.measure.clock import compare as compare_latency
@@ -235,6 +235,7 @@ def prune_(
     else:
         trial = shop.cut_in_place(given.budget, optimizer=optimizer, rollback=rollback)
         found = Found(trial, (), None, None, None, None, ())
+    compact(model)
     built = perf_counter()
     second = _timed({"after": model}, call)["after"] if latency else None
     remember(model, (*earlier, *_plans(found)))

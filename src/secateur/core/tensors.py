@@ -100,14 +100,19 @@ def snapshot(model: nn.Module) -> Callable[[], None]:
 
 
 def own_memory(model: nn.Module, original: nn.Module) -> None:
-    """Give the copy its own memory wherever it still shares the original's.
-
-    Weights of recurrent layers lie one behind the other again, as cuDNN wants them.
-    """
+    """Give the copy its own memory wherever it still shares the original's."""
     theirs = {p.data_ptr() for p in original.parameters()}
     for parameter in model.parameters():
         if parameter.data_ptr() in theirs:
             parameter.data = parameter.data.clone()
+    compact(model)
+
+
+def compact(model: nn.Module) -> None:
+    """Let the weights of recurrent layers lie one behind the other, as cuDNN wants them.
+
+    Where they do not, it copies them in every call, and warns. On the CPU nothing happens.
+    """
     for module in model.modules():
         if isinstance(module, nn.RNNBase):
             module.flatten_parameters()

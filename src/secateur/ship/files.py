@@ -24,7 +24,7 @@ from secateur.core import paths, plan_json
 from secateur.core.errors import FileError, InputError, SecateurError, StalePlan
 from secateur.core.history import plans_of, remember
 from secateur.core.plan import Plan
-from secateur.core.tensors import named_tensors
+from secateur.core.tensors import compact, named_tensors
 from secateur.engine.fast import Fast, FastParts
 from secateur.ship.sparse import SparseFile
 from secateur.ship.twin import meta_twin
@@ -141,6 +141,7 @@ def load(folder: str | Path, into: _Module | Callable[[], _Module]) -> _Module:
         names = _check(model, plans, file, stored, path)
         _check_ties(model, names, file, path)
         _apply(model, plans, names, file)
+    compact(model)
     return model
 
 
