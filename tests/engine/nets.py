@@ -6,6 +6,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from secateur.core.batches import as_call
+from secateur.engine.capture import capture
+from secateur.engine.decide import Decision, assemble
+from secateur.engine.fast import shapes_of
+from secateur.engine.fuse import fuse
+from secateur.engine.program import Program
+
 
 class Mixed(nn.Module):
     """Strides, dilation, groups, residuals, pooling, and activations fused and not."""
@@ -78,3 +85,12 @@ def prune(model: nn.Module, density: float = 0.2, seed: int = 0) -> nn.Module:
             if parameter.dim() > 1:
                 parameter.mul_(torch.rand(parameter.shape, generator=generator) < density)
     return model.eval()
+
+
+def program(net: nn.Module, x: Tensor, kernel: str = "llvm-csr 2/1", block: int = 0) -> Program:
+    """A network with one kernel for all of its layers; block: by which these take turns."""
+    graph = fuse(capture(net.eval(), as_call(net, x)))
+    decisions = {name: Decision(kernel, 1, 1) for name in graph.layers}
+    parts = assemble(graph, shapes_of(graph, [x]), decisions)
+    parts.block = block
+    return Program(parts, [x])

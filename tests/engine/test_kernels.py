@@ -5,9 +5,11 @@ import pytest
 import torch
 
 import secateur as sc
-from secateur.engine.kernels import build, names, planes_of, runs_here, tasks
+from secateur.engine.kernels import _way, build, names, planes_of, runs_here, tasks
 from secateur.engine.layer import Layer, pack
 from secateur.engine.layout import flat, tokens
+from secateur.runtime.emit.order import Tile
+from secateur.runtime.emit.planes import available
 
 pytest.importorskip("llvmlite", reason="kernels need llvmlite")
 
@@ -54,3 +56,14 @@ def test_unknown_names(name: str) -> None:
 def test_what_stands_in() -> None:
     assert runs_here("emit-mips 1x1") == "llvm-csr 4/1"
     assert runs_here("torch") == "torch" and runs_here("llvm-csr 2/1") == "llvm-csr 2/1"
+
+
+def test_tiles_have_names() -> None:
+    assert _way("avx512", Tile(30, 1, tiles=4)) == "emit-avx512 30x1x4"
+    assert _way("avx2", Tile(6, 2)) == "emit-avx2 6x2"
+    fc, form = layer(), tokens((16, 32))
+    for isa in available():
+        kernel = build(f"emit-{isa.name} 3x1x2", fc, planes_of(fc, form, form))
+        assert kernel.way == Tile(3, 1, tiles=2)  # type: ignore
+    with pytest.raises(sc.SecateurError):
+        build("emit-avx2 6x2x1x1x1x1x1", fc, planes_of(fc, form, form))

@@ -2,22 +2,10 @@ from __future__ import annotations
 
 import pytest
 import torch
+from tests.engine.nets import program
 from torch import Tensor, nn
 
-from secateur.core.batches import as_call
-from secateur.engine.capture import capture
-from secateur.engine.decide import Decision, assemble
-from secateur.engine.fast import shapes_of
-from secateur.engine.fuse import fuse
-from secateur.engine.program import Program
-
 pytest.importorskip("llvmlite", reason="kernels need llvmlite")
-
-
-def program(net: nn.Module, x: Tensor, kernel: str = "llvm-csr 2/1") -> Program:
-    graph = fuse(capture(net.eval(), as_call(net, x)))
-    decisions = {name: Decision(kernel, 1, 1) for name in graph.layers}
-    return Program(assemble(graph, shapes_of(graph, [x]), decisions), [x])
 
 
 class Branches(nn.Module):
@@ -82,3 +70,33 @@ def test_a_chain_needs_two_buffers() -> None:
     run = program(net, x)
     assert torch.allclose(run([x])[0], net(x), atol=1e-6)
     assert len(run.arena.buffers) <= 3
+
+
+class Pooled(nn.Module):
+    """Means over planes, of both spellings, before and after which there are sparse layers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.gate, self.head = (
+            nn.Conv2d(4, 6, 3, 1, 1),
+            nn.Conv2d(6, 6, 1),
+            nn.Linear(6, 3),
+        )
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        y = self.conv(x)
+        scaled = y * self.gate(nn.functional.adaptive_avg_pool2d(y, 1)).sigmoid()
+        return self.head(y.mean((-1, -2))), scaled.mean((2, 3), keepdim=True)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kernel", ["llvm-csr 2/1", "torch"])
+def test_means_over_planes(kernel: str) -> None:
+    net, x = Pooled(), torch.randn(2, 4, 7, 6)
+    run = program(net, x, kernel)
+    for _ in range(2):
+        x = torch.randn(2, 4, 7, 6)
+        for ours, theirs in zip(run([x]), net(x), strict=True):
+            assert ours.shape == theirs.shape and torch.allclose(ours, theirs, atol=1e-5)
+    native = [name for name, step in run.steps if type(step).__name__ == "NativeStep"]
+    assert len(native) >= 2 * (kernel != "torch")

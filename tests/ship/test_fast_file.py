@@ -6,6 +6,7 @@ import resource
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
@@ -15,7 +16,11 @@ from torch import nn
 import secateur as sc
 from secateur.engine import compiler
 from secateur.engine.fast import Fast
-from secateur.ship.fast_file import KEY, load_fast
+from secateur.engine.kernels import _way
+from secateur.runtime.emit.isa import AVX2, AVX512
+from secateur.runtime.emit.planes import ways
+from secateur.runtime.planes import from_linear
+from secateur.ship.fast_file import _KERNEL, KEY, load_fast
 
 pytest.importorskip("llvmlite", reason="kernels need llvmlite")
 
@@ -266,3 +271,26 @@ def test_kernels_that_do_not_fit_are_refused(
     if kernel in {decision.kernel for decision in again.decisions.values()}:
         with pytest.raises(sc.errors.SecateurError, match="is not one of this machine"):
             again(torch.randn(2, 3, 8, 10))
+
+
+def test_kernels_of_all_instruction_sets_can_be_stored() -> None:
+    for rows in (1, 24, 300, 2048):
+        layer = from_linear(np.eye(rows), pitch=8)
+        for isa in (AVX2, AVX512):
+            assert all(_KERNEL.fullmatch(_way(isa.name, way)) for way in ways(layer, isa))
+    for name in ("llvm-csr 1/1", "llvm-csr 29/16", "vec-banked 256", "emit-avx512 30x1x4"):
+        assert _KERNEL.fullmatch(name)
+    for name in ("llvm-csr 4/17", "emit-avx2 0x1", "emit-avx2 6x2x0", "vec-sliced 0"):
+        assert not _KERNEL.fullmatch(name)
+
+
+def test_turns_are_kept_and_checked(network: tuple[nn.Module, Fast], tmp_path: Path) -> None:
+    path = tmp_path / "m.sct"
+    sc.export(network[1], path)
+    damaged(path, lambda content, _: content["report"].update(block=48))
+    again, x = load_fast(path), torch.randn(2, 3, 8, 10)
+    assert again.report.block == 48
+    assert torch.allclose(again(x)["y"], network[1](x)["y"], atol=1e-5)
+    damaged(path, lambda content, _: content["report"].update(block=-1))
+    with pytest.raises(sc.errors.FileError, match="take turns by -1"):
+        load_fast(path)

@@ -104,6 +104,7 @@ class Fast(nn.Module):
                 self._plans.move_to_end(key)
                 return self._plans[key]
         parts = assemble(self.graph, shapes_of(self.graph, values), self.decisions)
+        parts.block = self.report.block
         with self._lock:
             plan = self._plans.setdefault(key, (parts, []))
             while len(self._plans) > _SHAPES:

@@ -1,7 +1,8 @@
 """Kernels of a layer for given forms: which there are, and how one is made from its name.
 
-A name says all: `emit-avx2-loop 8/24576/64`, `emit-avx2 6x2`, `llvm-csr 4/1`, `vec-sliced 8`. Those
-that begin with `vec` are for few tokens, and read and write these as they are, one after the other.
+A name says all: `emit-avx2-loop 8/24576/64`, `emit-avx512 30x1x4`, `llvm-csr 4/1`, `vec-sliced 8`.
+Those that begin with `vec` are for few tokens, and read and write these as they are, one after the
+other.
 """
 
 from __future__ import annotations
@@ -69,7 +70,8 @@ def _way(isa: str, way: emitted.Way) -> str:
     if isinstance(way, emitted.Loop):
         sizes = f"{way.vectors}/{way.columns}/{way.rows}" + "/1" * way.packed
         return f"emit-{isa}-loop {sizes}"
-    return f"emit-{isa} {way.rows}x{way.vectors}"
+    several = f"x{way.tiles}" if way.tiles > 1 else ""
+    return f"emit-{isa} {way.rows}x{way.vectors}{several}"
 
 
 def build(name: str, layer: Layer, planes: Planes) -> Kernel:
@@ -80,7 +82,7 @@ def build(name: str, layer: Layer, planes: Planes) -> Kernel:
     """
     try:
         found = _build(name, layer, planes)
-    except (ValueError, LookupError):
+    except (ValueError, LookupError, TypeError):
         found = None
     if found is None or found.step > SLACK:  # it would write behind the memory of its layer
         raise SecateurError(f"kernel {name!a} is not one of this machine")
@@ -103,8 +105,7 @@ def _build(name: str, layer: Layer, planes: Planes) -> Kernel | None:
             way = emitted.Loop(vectors, columns, rows, packed == [1])
             return emitted.EmittedKernel(planes, way, isa)
         if kind == f"emit-{isa.name}":
-            rows, vectors = (int(n) for n in tile.split("x"))
-            return emitted.EmittedKernel(planes, Straight(rows, vectors), isa)
+            return emitted.EmittedKernel(planes, Straight(*(int(n) for n in tile.split("x"))), isa)
     return None
 
 

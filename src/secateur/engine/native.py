@@ -133,6 +133,27 @@ def pool(
     )  # fmt: skip
 
 
+def mean(node: Node, source: Tensor, form: Form, target: Tensor) -> NativeStep | None:
+    """The step of a mean over whole images that lie as planes, border and all.
+
+    target: `[n, channels]`, without gaps.
+    """
+    given = node.args[1:]
+    if node.op == "aten.adaptive_avg_pool2d.default":
+        whole = len(given) == 1 and list(given[0]) == [1, 1]
+    else:
+        axes = [d % source.dim() for d in given[0]] if given and given[0] else []
+        whole = node.op == "aten.mean.dim" and sorted(axes) == [2, 3]
+    if not whole or node.kwargs or source.dim() != 4 or not llvm.available():
+        return None
+    size = source.shape[2] * source.shape[3]
+    numbers = (source.stride(1), form.positions, _low(1 / size))
+    return NativeStep(
+        images.mean(), source, source, target, numbers, source.shape[1], rows=source.shape[0],
+        steps=(source.stride(0), target.stride(0)),
+    )  # fmt: skip
+
+
 def norm(
     node: Node, source: Tensor, target: Tensor, weight: Any, bias: Any, form: Form
 ) -> NativeStep | None:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from secateur.engine import attention, native
 from secateur.engine.arena import Arena, Buffer
+from secateur.engine.chain import Link, chained, reach
 from secateur.engine.graph import Graph, Node, Ref, function, substitute
 from secateur.engine.layer import Dense, Layer
 from secateur.engine.layout import SLACK, Form, Layout, flat, image_size, split_phases, tokens
@@ -37,7 +38,7 @@ class Parts:
     """What programs of one shape share.
 
     kernels: of the layers that run on planes. dense: of the others, made when they are needed.
-    sequences: of recurrent layers.
+    sequences: of recurrent layers. block: positions that a layer of a chain goes ahead; 0: all.
     """
 
     graph: Graph
@@ -45,6 +46,7 @@ class Parts:
     kernels: Mapping[str, Chosen]
     dense: dict[str, Dense] = field(default_factory=dict)
     sequences: dict[str, Steps] = field(default_factory=dict)
+    block: int = 0
 
     def recurrence(self, name: str) -> Steps:
         """What runs a recurrent layer."""
@@ -73,6 +75,7 @@ class Program:
         self._values: dict[str, Any] = dict(parts.graph.weights)
         self._values |= {name: Slot(i) for i, name in enumerate(parts.graph.inputs)}
         self._constant = set(parts.graph.weights)
+        self._links: dict[str, Link] = {}
         left = parts.graph.uses
         for node in self._graph.nodes:
             self._add(node)
@@ -81,9 +84,10 @@ class Program:
                 if not left[name]:
                     self.arena.free(name)
                     self._forget(name)
+        self.steps = chained(self.steps, self._links, parts.block)
         self._outputs = [self._output(item) for item in self._graph.outputs]
         self._size = len(self._run)
-        del self._run, self._values, self._constant
+        del self._run, self._values, self._constant, self._links
 
     def __call__(self, inputs: Sequence[Any]) -> list[Any]:
         """Run all steps; what is given back is the caller's own."""
@@ -112,7 +116,7 @@ class Program:
             self._torch(node, self._parts.through_torch(node.name))
         elif node.op == "recurrence":
             self._torch(node, self._parts.recurrence(node.name))
-        elif not self._native(node) and not self._attend(node):
+        elif not (self._native(node) or self._mean(node) or self._attend(node)):
             self._torch(node, function(node.op))
 
     def _now(self, name: str) -> Any:
@@ -188,6 +192,26 @@ class Program:
         self._values[node.name] = target
         return True
 
+    def _mean(self, node: Node) -> bool:
+        """A mean over images that lie as planes."""
+        if node.op not in ("aten.adaptive_avg_pool2d.default", "aten.mean.dim"):
+            return False
+        source = self._values[node.refs[0]]
+        form = self._parts.layout.values.get(node.refs[0])
+        buffer = None if isinstance(source, Slot) else self.arena.find(source)
+        if form is None or not form.image or buffer is None or not _lies(source, form, buffer):
+            return False
+        place = self.arena.take(node.name, source.shape[0] * source.shape[1], "mean")
+        target = place.tensor[: source.shape[0] * source.shape[1]].view(source.shape[:2])
+        step = native.mean(node, source, form, target)
+        if step is None:
+            self.arena.free(node.name)
+            return False
+        self._do(node.name, step)
+        kept = node.op != "aten.mean.dim" or (len(node.args) > 2 and node.args[2])
+        self._values[node.name] = target[..., None, None] if kept else target
+        return True
+
     def _attend(self, node: Node) -> bool:
         """Attention whose inputs are in our memory, and whose mask is always the same."""
         if node.op != attention.OP or not all(isinstance(a, Ref) for a in node.args[:3]):
@@ -235,10 +259,26 @@ class Program:
         steps = (x[1], form.pitch * layer.out, form.pitch * layer.out if others else 0)
         starts = (x[0].data_ptr(), y.data_ptr(), 0 if residual is None else residual[0].data_ptr())
         held = (x[0], y, residual)
+        if form.pitch and name not in layout.split:
+            read = [x, residual] if residual else [x]
+            self._links[name] = self._link(layer, form, chosen.kernel.step, read, y)
         self._do(name, PlanesStep(chosen, layer.out, form.positions, images, starts, steps, held))
         self._values[name] = y
         self.arena.free(f"{name}.x")
         self.arena.free(f"{name}.r")
+
+    def _link(
+        self, layer: Layer, form: Form, step: int, read: list[tuple[Tensor, int]], y: Tensor
+    ) -> Link:
+        """A layer as a link of a chain; the first tensor that it reads is its input."""
+        low, high = reach(layer, form) if layer.dims else (0, 0)
+        pairs = [*read, (y, form.pitch * layer.out)]
+        buffers = [self.arena.find(tensor) for tensor, _ in pairs]
+        reads = [(b, low, high) if i == 0 else (b, 0, 0) for i, b in enumerate(buffers[:-1])]
+        end = -(-form.positions // step) * step
+        key = form.row, form.margin, form.pitch, form.image
+        sizes = {b: size for b, (_, size) in zip(buffers, pairs, strict=True)}
+        return Link(step, end, reads, buffers[-1], key, sizes)
 
     def _shape(self, node: Node, layer: Layer) -> tuple[int, ...]:
         inside = self._now(node.refs[0]).shape

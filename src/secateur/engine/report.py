@@ -29,7 +29,8 @@ class Report:
     """before, after: the whole network, timed in turns. fast: whether it runs on kernels at all.
 
     difference: the largest of any output, relative to that output's largest value. dense_bytes: of
-    the weights as they were; bytes: of weights and code as they are.
+    the weights as they were; bytes: of weights and code as they are. block: positions by which
+    layers on planes take turns (`engine.chain`); 0: one layer after the other.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Report:
     dense_bytes: int
     bytes: int
     notes: tuple[str, ...] = ()
+    block: int = 0
 
     @property
     def gain(self) -> float:

@@ -41,7 +41,7 @@ class PlanesStep:
         held: Any,
     ) -> None:
         self.chosen, self._held = chosen, held
-        self._size = planes, positions, images
+        self.planes, self.positions, self.images = planes, positions, images
         self._starts, self._steps = starts, steps
         self._tasks: dict[int, Tasks] = {}
 
@@ -54,16 +54,18 @@ class PlanesStep:
 
     def table(self, threads: int) -> np.ndarray:
         """Addresses and ranges, one task a row."""
-        planes, positions, images = self._size
+        planes, positions, images = self.planes, self.positions, self.images
         each = max(1, threads // images)
         ranges = tasks(self.chosen.kernel, planes, positions, each, self.chosen.weights)
         rows = []
         for i in range(images):
-            ahead = [
-                start + 4 * i * step for start, step in zip(self._starts, self._steps, strict=True)
-            ]
-            rows += [[*ahead, *limits] for limits in ranges]
+            rows += [[*self.places(i), *limits] for limits in ranges]
         return np.array(rows, np.int64).reshape(-1, 7)
+
+    def places(self, image: int) -> list[int]:
+        """Addresses of input, output and residual."""
+        pairs = zip(self._starts, self._steps, strict=True)
+        return [start + 4 * image * step for start, step in pairs]
 
 
 def arguments(node: Node, values: Mapping[str, Any]) -> Callable[[list[Any]], tuple[Any, Any]]:

@@ -35,9 +35,9 @@ from secateur.ship.weights import open_tensors
 KEY = "secateur.fast"
 SCHEMA = 1
 _KERNEL = re.compile(
-    r"torch|llvm-recurrent|llvm-csr ([1-9]|1[0-3])/[1-8]|vec-(sliced|blocks) [1-9]\d?|"
+    r"torch|llvm-recurrent|llvm-csr [1-9]\d?/([1-9]|1[0-6])|vec-(sliced|blocks) [1-9]\d?|"
     r"vec-banked [1-9]\d{0,2}|"
-    r"emit-\w{4,6}(-loop [1-9]\d?/[1-9]\d{2,8}/[1-9]\d{0,5}(/1)?| [1-9]\d?x[1-9])"
+    r"emit-\w{4,6}(-loop [1-9]\d?/[1-9]\d{2,8}/[1-9]\d{0,5}(/1)?| [1-9]\d?x[1-9](x[1-9])?)"
 )
 _KINDS = {"dtype": torch.dtype, "layout": torch.layout, "memory_format": torch.memory_format}
 _FIELDS = {"schema", "graph", "layers", "decisions", "report"}
@@ -148,6 +148,9 @@ def _network(content: Any, tensors: Mapping[str, Tensor], path: Path) -> Fast:
     fields["rows"] = tuple(Row(**row) for row in fields["rows"])
     fields |= {name: Latency(**fields[name]) for name in ("before", "after")}
     fields["notes"] = (*fields["notes"], *notes)
+    block = fields.get("block", 0)
+    if type(block) is not int or not 0 <= block < 1 << 20:
+        _fail(path, f"layers cannot take turns by {block!a} positions")
     report = Report(**fields)
     return Fast(graph, decisions, report)
 

@@ -14,7 +14,7 @@ from secateur.runtime.emit.planes import EmittedKernel, Loop, Way, available, em
 from secateur.runtime.planes import Planes
 
 WAYS: list[tuple[Way, Isa]] = [
-    (Tile(30, 1), AVX512),
+    (Tile(30, 1, tiles=4), AVX512),
     (Tile(29, 1, columns=300, code=100), AVX512),
     (Tile(7, 3, tiles=2, columns=1000), AVX512),
     (Loop(12, rows=4), AVX512),

@@ -48,5 +48,15 @@ def test_pool(wide: int, high: int) -> None:
     assert (y[..., wide:] == -1).all()
 
 
+@pytest.mark.parametrize("count", [1, 7, 49, 200])
+def test_mean(count: int) -> None:
+    x, y = torch.randn(5, count + 3), torch.full((6,), -1.0)
+    x[3, count - 1] = float("inf")
+    share = int(np.float32(1 / 40).view(np.uint32))
+    run(images.mean(), x, y, [count + 3, count, share])
+    assert torch.allclose(y[:5], x[:, :count].sum(1) / 40, atol=1e-6)
+    assert y[3] == float("inf") and y[5] == -1
+
+
 def test_rows_that_are_too_short() -> None:
     assert images.lanes(3) == 0

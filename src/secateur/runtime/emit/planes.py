@@ -127,8 +127,8 @@ def ways(layer: Planes, isa: Isa) -> list[Way]:
         loops = [loop(8), loop(8, True), loop(5)]
     else:
         loops = [loop(5), loop(8), loop(12)]
-    if isa.wide:
-        return [Tile(30, 1), *loops]
+    if isa.wide:  # several tiles share the instructions that are fetched for a segment
+        return [Tile(30, 1, tiles=4), Tile(30, 1), *loops]
     return [*loops, Tile(6, 2)] if 24 * layer.nnz < _CODE else loops
 
 

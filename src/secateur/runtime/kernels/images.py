@@ -1,7 +1,8 @@
-"""What images need between sparse layers: phases for strides of two, and pooling, over planes.
+"""What images need around sparse layers: phases for strides of two, and pooling, over planes.
 
-Both take pairs of neighbours apart: two vectors are loaded, and shuffled into the even columns and
-the odd ones. Rows whose length is no multiple of a vector end with one that overlaps the last.
+Phases and maxima take pairs of neighbours apart: two vectors are loaded, and shuffled into the even
+columns and the odd ones. Rows whose length is no multiple of a vector end with one that overlaps
+the last.
 Functions have seven integers as arguments, as `machine.parallel` wants them:
 `(x, y, geometry, first, last, 0, 0)` for planes `[first, last)`.
 """
@@ -18,6 +19,8 @@ _ARGUMENTS = (
     "ptr x", "ptr y", "ptr geometry", "i64 first", "i64 last", "i64 unused", "i64 unused2",
 )  # fmt: skip
 SPLIT = ("in_pitch", "in_row", "out_pitch", "out_row", "high", "wide", "phase")
+MEAN = ("in_pitch", "count", "one_over")
+"""The last one is a float32 in the low half of an int64."""
 POOL = ("in_pitch", "in_row", "in_last", "out_pitch", "out_row", "high", "wide")
 
 
@@ -61,6 +64,29 @@ def pool(wide: int) -> int:
         with _columns(f, numbers["wide"]) as j:
             _window(f, rows, y, j)
     f._declared.add("declare i64 @llvm.smax.i64(i64, i64)")
+    return llvm.load(f.text()).address(f.name)
+
+
+def mean() -> int:
+    """The address of a mean over planes: `y[c]` of the `count` floats at `x[c * in_pitch:]`.
+
+    The geometry is int64, in the order of `MEAN`; `one_over` is what sums are multiplied with, so
+    that zeros of a border may be among the floats.
+    """
+    f = Function("images", _ARGUMENTS, lanes=llvm.host().lanes)
+    pitch, count = f.read("%geometry", 0), f.read("%geometry", 1)
+    share = f.value(f"load float, ptr {f.at('%geometry', 2, 'i64')}, align 4")
+    with f.loop("%first", "%last") as plane:
+        x = f.at("%x", f.integer("mul", plane.index, pitch))
+        with f.loop(0, count, 2 * f.lanes, [f.constant(0)] * 2) as pairs:
+            here = [f.at(x, f.integer("add", pairs.index, i * f.lanes)) for i in (0, 1)]
+            pairs.after = [f.add(s, f.load(p)) for s, p in zip(pairs.values, here, strict=True)]
+        total = f.sum(f.add(*pairs.values))
+        with f.loop(pairs.index, count, 1, [total], kind="float") as rest:
+            one = f.value(f"load float, ptr {f.at(x, rest.index)}, align 4")
+            rest.after = [f.value(f"fadd float {rest.values[0]}, {one}")]
+        scaled = f.value(f"fmul float {rest.values[0]}, {share}")
+        f.write(f"store float {scaled}, ptr {f.at('%y', plane.index)}, align 4")
     return llvm.load(f.text()).address(f.name)
 
 

@@ -169,6 +169,14 @@ class Function:
             return self.add(self.mul(a, b), c)
         return self.intrinsic("fma", a, b, c)
 
+    def sum(self, value: str, start: str = "") -> str:
+        """The sum of a vector's numbers, and of a number to start from: one float."""
+        total = start
+        for lane in range(self.lanes):
+            one = self.value(f"extractelement {self.vector} {value}, i32 {lane}")
+            total = self.value(f"fadd float {total}, {one}") if total else one
+        return total
+
     def intrinsic(self, name: str, *values: str) -> str:
         """An LLVM intrinsic on vectors, such as `fabs`."""
         full = f"@llvm.{name}.v{self.lanes}f32"

@@ -202,10 +202,7 @@ def _dot(f: Function, first: str, rows: int) -> None:
         total, found = column.values[row * _SUMS], left.values[row]
         for value in column.values[row * _SUMS + 1 : (row + 1) * _SUMS]:
             total = f.add(total, value)
-        for lane in range(f.lanes):
-            one = f.value(f"extractelement {f.vector} {total}, i32 {lane}")
-            found = f.value(f"fadd float {found}, {one}")
-        f.write(f"store float {found}, ptr {place}")
+        f.write(f"store float {f.sum(total, found)}, ptr {place}")
 
 
 def _times_plus(f: Function, base: str, index: str, scale: str, total: str) -> str:

@@ -1,0 +1,162 @@
+"""Layers that follow each other, worked through in short runs of positions, depth first.
+
+Where one layer is done before the next one begins, activations are no longer in the cache when they
+are read. Layers on planes of one form can take turns instead: as soon as a layer has made the
+positions that the next one reads, that one makes its own. Every position is computed once, as
+before. A chain is one native call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+
+from secateur.engine.layer import Layer
+from secateur.engine.layout import Form
+from secateur.engine.prepared import Tasks
+from secateur.engine.steps import PlanesStep, Step
+from secateur.runtime.machine.sequence import sequence, tasks
+
+
+@dataclass
+class Link:
+    """One layer in a chain.
+
+    step, end: positions are made in multiples of `step`, up to `end`, which is one. reads: buffers,
+    and the lowest and highest offset that position 0 reads there. writes: a buffer. form: links of
+    one chain have the same. sizes: floats of an image in each buffer.
+    """
+
+    step: int
+    end: int
+    reads: Sequence[tuple[Hashable, int, int]]
+    writes: Hashable
+    form: Hashable = None
+    sizes: Mapping[Any, int] = field(default_factory=dict)
+    waits: list[tuple[int, int]] = field(default_factory=list)
+
+
+def reach(layer: Layer, form: Form) -> tuple[int, int]:
+    """The lowest and highest offset at which position 0 of a layer reads its planes.
+
+    Example:
+        >>> from secateur.engine.layer import pack
+        >>> conv = Layer("c", pack(torch.ones(1, 1, 3, 3)), None, dims=2, padding=(1, 1))
+        >>> reach(conv, Form((8, 8), 9, 16, 99))
+        (-10, 10)
+    """
+    sizes = zip(layer.kernel, layer.padding, layer.dilation, (form.row, 1), strict=True)
+    pairs = [(-p * unit, ((k - 1) * d - p) * unit) for k, p, d, unit in sizes]
+    return min(0, sum(low for low, _ in pairs)), max(0, sum(high for _, high in pairs))
+
+
+def connect(links: Sequence[Link]) -> None:
+    """Find out which links wait for which: (link, how many positions that one must be ahead)."""
+    for i, link in enumerate(links):
+        link.waits = []
+        for j in range(i):
+            other = links[j]
+            ahead = [high for buffer, _, high in link.reads if buffer == other.writes]
+            ahead += [-low for buffer, low, _ in other.reads if buffer == link.writes]
+            ahead += [0] * (other.writes == link.writes)
+            if ahead:
+                link.waits.append((j, max(0, *ahead)))
+
+
+def schedule(links: Sequence[Link], block: int) -> list[tuple[int, int, int]]:
+    """(link, begin, end) in an order in which everything is there when it is read.
+
+    block: positions that the first link goes ahead in each turn.
+
+    Example:
+        >>> first = Link(8, 32, [("x", 0, 0)], "y")
+        >>> second = Link(8, 32, [("y", -9, 9)], "z")
+        >>> connect([first, second])
+        >>> schedule([first, second], 24)
+        [(0, 0, 24), (1, 0, 8), (0, 24, 32), (1, 8, 32)]
+    """
+    done = [0] * len(links)
+    found, front = [], 0
+    while any(d < link.end for d, link in zip(done, links, strict=True)):
+        front += block
+        for i, link in enumerate(links):
+            most = min(front, link.end)
+            for j, ahead in link.waits:
+                if done[j] < links[j].end:
+                    most = min(most, done[j] - ahead)
+            stop = link.end if most >= link.end else most // link.step * link.step
+            if stop > done[i]:
+                found.append((i, done[i], stop))
+                done[i] = stop
+    return found
+
+
+class ChainStep:
+    """Layers in one native call: depth first where there is an image for every thread.
+
+    block: as for `schedule`; 0: one layer after the other.
+    """
+
+    def __init__(self, steps: Sequence[PlanesStep], links: Sequence[Link], block: int) -> None:
+        connect(links)
+        self.steps = steps
+        self._order = schedule(links, block or max(link.end for link in links))
+        self._tables: list[np.ndarray] = []
+        self._tasks: Tasks | None = None
+
+    def __call__(self, run: list[Any]) -> None:
+        """Run all layers on the threads that torch has now."""
+        code, images = sequence(), self.steps[0].images
+        if code is None or images < torch.get_num_threads():
+            for step in self.steps:
+                step(run)
+            return
+        if self._tasks is None:
+            self._tables = [self.table(image) for image in range(images)]
+            self._tasks = Tasks(code.address, tasks(self._tables))
+        self._tasks()
+
+    def table(self, image: int) -> np.ndarray:
+        """Functions and arguments for one image."""
+        places = [[step.chosen.kernel.address, *step.places(image)] for step in self.steps]
+        rows = [[*places[i], b, e, 0, self.steps[i].planes] for i, b, e in self._order]
+        return np.array(rows, np.int64)
+
+
+def chained(
+    steps: Sequence[tuple[str, Step]], links: dict[str, Link], block: int
+) -> list[tuple[str, Step]]:
+    """The steps of a program, with those that follow each other in chains; links: by step."""
+    found: list[tuple[str, Step]] = []
+    open: list[tuple[str, PlanesStep, Link]] = []
+
+    def close() -> None:
+        if len(open) > 1:
+            name = f"{open[0][0]} to {open[-1][0]}"
+            found.append((name, ChainStep([s for _, s, _ in open], [n for *_, n in open], block)))
+        else:
+            found.extend((name, step) for name, step, _ in open)
+        open.clear()
+
+    for name, step in steps:
+        link = links.get(name) if isinstance(step, PlanesStep) else None
+        if link is None or not isinstance(step, PlanesStep):
+            close()
+            found.append((name, step))
+            continue
+        if open and not all(_together(other, link, step.images) for *_, other in open):
+            close()
+        open.append((name, step, link))
+    close()
+    return found
+
+
+def _together(first: Link, second: Link, images: int) -> bool:
+    """Whether two links may be in one chain: images that lie apart alike, if there are several."""
+    shared = first.sizes.keys() & second.sizes.keys()
+    same = images == 1 or all(first.sizes[key] == second.sizes[key] for key in shared)
+    return first.form == second.form and same
