@@ -8,6 +8,7 @@ from secateur.adapt.heads import (
     Head,
     _ridge,
     confidence,
+    confidence_of_one,
     fit_finest,
     fit_head,
     look,
@@ -66,6 +67,19 @@ def test_confidence_of_one_class_and_of_many() -> None:
     assert torch.equal(confidence(torch.zeros(2, 1)), torch.ones(2))
     logits = torch.tensor([[0.1, 0.2, 0.7]]).log()
     assert float(confidence(logits)) == pytest.approx(0.5)
+
+
+def test_confidence_of_one_is_that_of_many() -> None:
+    logits = 3 * torch.randn(40, 10)
+    logits[0, 3], logits[1, 5] = 200.0, float("nan")
+    logits[2] = 0.0
+    many = confidence(logits).tolist()
+    for one, wanted in zip(logits.split(1), many, strict=True):
+        assert confidence_of_one(one) == pytest.approx(wanted, abs=1e-6, nan_ok=True)
+    assert confidence_of_one(logits[:1]) == many[0] == 1.0
+    wide = torch.randn(1, 500)
+    assert confidence_of_one(wide) == float(confidence(wide))
+    assert confidence_of_one(torch.zeros(1, 1)) == 1.0
 
 
 def test_thresholds_by_brute_force() -> None:

@@ -149,7 +149,7 @@ class Exits(nn.Module):
         super().__init__()
         self.model, self.heads = model, nn.ModuleList(heads)
         self.names = tuple(names)
-        self.register_buffer("thresholds", thresholds.double())
+        self.register_buffer("thresholds", thresholds.float())
         self.compacts = False
         self.guarantee, self.delta, self.tested, self.agreed = 1.0, 0.0, 0, 0
         self.leaving: tuple[int, ...] = (0,) * len(self.names)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from ctypes import c_float
 from math import exp, isfinite, nan
 from typing import Any
 
@@ -144,9 +145,9 @@ def confidence(logits: Tensor) -> Tensor:
 
     Example:
         >>> confidence(torch.tensor([[0.0, 0.0], [0.0, 50.0]]))
-        tensor([0., 1.], dtype=torch.float64)
+        tensor([0., 1.])
     """
-    top = logits.double().softmax(-1).topk(min(2, logits.shape[-1])).values
+    top = logits.float().softmax(-1).topk(min(2, logits.shape[-1])).values
     return top[:, 0] - top[:, 1] if top.shape[1] == 2 else torch.ones_like(top[:, 0])
 
 
@@ -165,7 +166,7 @@ def confidence_of_one(logits: Tensor) -> float:
         return nan
     for value in values:
         total += exp(value - top)
-    return (1.0 - exp(values[-2] - top)) / total
+    return c_float((1.0 - exp(values[-2] - top)) / total).value  # as precise as that of many
 
 
 def safer(row: Tensor) -> Tensor:
