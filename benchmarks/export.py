@@ -1,12 +1,14 @@
 """Pruned models in other runtimes: size, agreement and time, side by side with the dense ones.
 
-    python benchmarks/export.py                      # all, then the table in docs/export.md
-    python benchmarks/export.py resnet18 --no-time   # one, without timings
+    python benchmarks/export.py                       # all, then the table in docs/export.md
+    python benchmarks/export.py resnet18 --no-time    # one, written and compared, not timed
+    python benchmarks/export.py --only-time           # files that are there, on a quiet machine
 
 Every model runs in a fresh process: it is pruned to half of its multiply-accumulates, and both it
 and the dense one are exported to every format whose packages are installed here. An export is kept
-only if its runtime gives the model's outputs, on the example and on another batch size. Times are
-medians of runs in turns, a batch of one, each runtime with its own default threads.
+only if its runtime gives the model's outputs, on the example and on another batch size. Then the
+files alone are timed, again in fresh processes: medians of runs in turns, a batch of one, each
+runtime with its own default threads.
 """
 
 from __future__ import annotations
@@ -14,12 +16,12 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
+import os
 import platform
-import sys
 import tempfile
-import time
 from collections.abc import Callable
 from functools import partial
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +30,7 @@ from pages import put
 from torch import nn
 
 import secateur as sc
-from secateur.core.batches import as_call
+from secateur.core.batches import Call, as_call
 from secateur.core.errors import SecateurError
 from secateur.measure.clock import compare
 from secateur.ship.formats import FORMATS
@@ -36,6 +38,8 @@ from secateur.ship.formats import FORMATS
 HERE = Path(__file__).parent
 RESULTS, PAGE = HERE / "export.json", HERE.parent / "docs" / "export.md"
 TITLE = "Dense and pruned, side by side"
+LIMIT = 900.0  # seconds that writing or timing a format may take
+PACKAGES = ("torch", "onnxruntime", "openvino", "executorch")
 Model = tuple[nn.Module, Any]
 
 
@@ -61,7 +65,7 @@ def trained(name: str) -> Model:
     import quality_cases
 
     case = getattr(quality_cases, name)()
-    return case.build(), tuple(tensor[:1] for tensor in case.example)
+    return case.build(), tuple(tensor[:1].clone() for tensor in case.example)
 
 
 MODELS: dict[str, tuple[str, Callable[[], Model]]] = {
@@ -73,81 +77,69 @@ MODELS: dict[str, tuple[str, Callable[[], Model]]] = {
 }
 
 
-def measure(name: str, timed: bool) -> dict[str, Any]:
-    """Every format of one model."""
+def write(name: str, suffix: str, folder: Path) -> dict[str, Any]:
+    """Both networks of one model in one format: files in the folder, and what is known of them."""
+    try:
+        FORMATS[suffix].check()
+    except SecateurError as error:
+        return {"absent": error.message}
     torch.manual_seed(0)
-    start = time.perf_counter()
     dense, example = MODELS[name][1]()
-    dense.eval()
+    call = as_call(dense.eval(), example)
     result = sc.prune(dense, example, budget=sc.MACs("50%"), latency=False)
-    both = {"dense": dense, "pruned": result.model.eval()}
-    formats = {}
-    for suffix, form in FORMATS.items():
+    folder.mkdir(parents=True, exist_ok=True)
+    torch.save((call.args, dict(call.kwargs)), folder / "call.pt")
+    found: dict[str, Any] = {}
+    for which, model in (("dense", dense), ("pruned", result.model.eval())):
         try:
-            form.check()
+            done = sc.export(model, folder / f"{which}{suffix}", example)
         except SecateurError as error:
-            formats[suffix] = {"runtime": form.runtime, "absent": error.message}
-            continue
-        formats[suffix] = exported(suffix, both, example, timed)
-        print(name, suffix, formats[suffix], flush=True)
-    return {
-        "params": [result.before.params, result.after.params],
-        "macs": [result.before.macs, result.after.macs],
-        "formats": formats,
-        "seconds": round(time.perf_counter() - start, 1),
-    }
-
-
-def exported(suffix: str, both: dict[str, nn.Module], example: Any, timed: bool) -> dict[str, Any]:
-    """Both networks in one format."""
-    form = FORMATS[suffix]
-    found: dict[str, Any] = {"runtime": form.runtime}
-    with tempfile.TemporaryDirectory() as folder:
-        runs = {}
-        for which, model in both.items():
-            path = Path(folder) / f"{which}{suffix}"
-            try:
-                done = sc.export(model, path, example)
-            except SecateurError as error:
-                found["refused"] = f"{which}: {error.message.splitlines()[0]}"
-                return found
-            found[which] = {
-                "bytes": done.bytes, "difference": done.difference, "tolerance": done.tolerance,
-                "dynamic": done.dynamic,
-            }  # fmt: skip
-            runs[which] = partial(form.load(path), as_call(model, example))
-        if timed:
-            times = compare(runs, min_time=1.0, max_time=4.0)
-            for which, latency in times.items():
-                found[which] |= {
-                    "ms": latency.median_ms, "spread": latency.spread_ms, "runs": latency.runs
-                }  # fmt: skip
+            return {"refused": f"{which}: {error.message.splitlines()[0]}"}
+        found[which] = {
+            "bytes": done.bytes, "difference": done.difference, "dynamic": done.dynamic
+        }  # fmt: skip
     return found
+
+
+def clock(suffix: str, folder: Path) -> dict[str, dict[str, Any]]:
+    """Both files of one format, in turns."""
+    args, kwargs = torch.load(folder / "call.pt", weights_only=True)
+    load, call = FORMATS[suffix].load, Call(args, kwargs)
+    runs = {
+        which: partial(load(folder / f"{which}{suffix}"), call) for which in ("dense", "pruned")
+    }
+    with torch.inference_mode():
+        times = compare(runs, min_time=0.8, max_time=4.0)
+    return {
+        which: {"ms": found.median_ms, "spread": found.spread_ms, "runs": found.runs}
+        for which, found in times.items()
+    }
 
 
 def table(results: dict[str, Any]) -> str:
     """The section of the page."""
     lines = [
-        "Each model pruned to half of its MACs; every file was run by its own runtime and gave the",
-        "model's outputs (largest difference relative to the largest output). Milliseconds:",
-        "medians of runs in turns, batch of one. Made by `python benchmarks/export.py`.",
+        "Each model pruned to half of its MACs; every file was run by its own runtime, on batches",
+        "of two sizes, and gave the model's outputs (difference: the largest, relative to the",
+        "largest output). Milliseconds: medians of runs in turns, a batch of one. The LSTM and the",
+        "GPT are trained; the others have random weights, which changes neither sizes nor times.",
+        "Made by `python benchmarks/export.py`.",
         "",
         "| model | format | dense | pruned | difference | dense, ms | pruned, ms | times as fast |",
         "|---|---|---|---|---|---|---|---|",
     ]
-    absent = {}
+    absent = set()
     for name, (title, _) in MODELS.items():
-        for suffix, found in results.get(name, {}).get("formats", {}).items():
+        for suffix, found in results.get(name, {}).items():
             head = f"| {title} | `{suffix}` "
             if "absent" in found:
-                absent[suffix] = found["runtime"]
+                absent.add(f"{FORMATS[suffix].runtime} (`{suffix}`)")
             elif "refused" in found:
                 lines.append(f"{head}| refused: {found['refused']} | | | | | |")
             else:
                 lines.append(head + cells(found["dense"], found["pruned"]))
     if absent:
-        named = ", ".join(f"{runtime} (`{suffix}`)" for suffix, runtime in absent.items())
-        lines += ["", f"Not installed where this was measured: {named}."]
+        lines += ["", f"Not installed where this was measured: {', '.join(sorted(absent))}."]
     if "machine" in results:
         lines += ["", f"Measured on {results['machine']}."]
     return "\n".join(lines)
@@ -163,31 +155,68 @@ def cells(dense: dict[str, Any], pruned: dict[str, Any]) -> str:
     return row + f"| {dense['ms']:.2f} | {pruned['ms']:.2f} | {gain:.2f} |"
 
 
-def child(name: str, timed: bool, pipe: Any) -> None:
-    pipe.send(measure(name, timed))
+def machine() -> str:
+    """Where it was timed, and with what."""
+    found = []
+    for package in PACKAGES:
+        try:
+            found.append(f"{package} {version(package)}")
+        except PackageNotFoundError:
+            continue
+    return f"{platform.machine()}, {os.cpu_count()} cores, {', '.join(found)}"
+
+
+def fresh(task: Callable[..., Any], *arguments: Any) -> dict[str, Any]:
+    """What a function gives in a process of its own, or that it gave nothing."""
+    spawn = multiprocessing.get_context("spawn")
+    ours, theirs = spawn.Pipe(duplex=False)
+    process = spawn.Process(target=child, args=(theirs, task, *arguments))
+    process.start()
+    theirs.close()
+    try:
+        if ours.poll(LIMIT):
+            return ours.recv()
+        return {"refused": f"not finished after {LIMIT / 60:.0f} minutes"}
+    except EOFError:
+        return {"refused": "the process died"}
+    finally:
+        process.kill()
+        process.join()
+
+
+def child(pipe: Any, task: Callable[..., Any], *arguments: Any) -> None:
+    pipe.send(task(*arguments))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("models", nargs="*", choices=[[], *MODELS], default=[])
     parser.add_argument("--no-time", action="store_true", help="sizes and agreement only")
+    parser.add_argument("--only-time", action="store_true", help="time files that were written")
+    parser.add_argument("--formats", nargs="+", choices=[*FORMATS], default=[*FORMATS])
+    default = Path(tempfile.gettempdir()) / "secateur-exports"
+    parser.add_argument("--folder", type=Path, default=default, help="where the files are")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="what was found, as JSON")
     given = parser.parse_args()
-    results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
-    spawn = multiprocessing.get_context("spawn")
-    for name in given.models or MODELS:
-        ours, theirs = spawn.Pipe(duplex=False)
-        process = spawn.Process(target=child, args=(name, not given.no_time, theirs))
-        process.start()
-        theirs.close()
-        try:
-            results[name] = ours.recv()
-        except EOFError:
-            print(f"{name}: failed", file=sys.stderr)
-        process.join()
-        threads = torch.get_num_threads()
-        results["machine"] = f"{platform.machine()}, {threads} threads, PyTorch {torch.__version__}"
-        RESULTS.write_text(json.dumps(results, indent=1) + "\n")
-    put(PAGE, TITLE, table(results))
+    results = json.loads(given.results.read_text()) if given.results.exists() else {}
+    jobs = [(name, suffix) for suffix in given.formats for name in given.models or MODELS]
+    for name, suffix in [] if given.only_time else jobs:
+        found = fresh(write, name, suffix, given.folder / name)
+        print(name, suffix, found, flush=True)
+        results.setdefault(name, {})[suffix] = found
+        given.results.write_text(json.dumps(results, indent=1) + "\n")
+    for name, suffix in [] if given.no_time else jobs:
+        found = results.get(name, {}).get(suffix, {})
+        if "pruned" not in found:
+            continue
+        times = fresh(clock, suffix, given.folder / name)
+        print(name, suffix, times, flush=True)
+        for which in ("dense", "pruned"):
+            found[which] |= times.get(which, {})
+        results["machine"] = machine()
+        given.results.write_text(json.dumps(results, indent=1) + "\n")
+    if not given.no_time and given.results == RESULTS:
+        put(PAGE, TITLE, table(results))
 
 
 if __name__ == "__main__":
