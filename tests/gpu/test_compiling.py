@@ -12,7 +12,7 @@ from cuda_nets import GPU, apart, at_home, net
 from torch import Tensor, nn
 
 import secateur as sc
-from secateur.core.errors import InputError
+from secateur.core.errors import InputError, RecipeError
 from secateur.engine import gpu
 from secateur.engine.fast import FastParts
 from secateur.engine.semi_structured import SemiStructured, is_24, kernels, refusal
@@ -116,6 +116,21 @@ def test_convolutions_of_one_pixel(tmp_path: Path) -> None:
         assert apart(model(x), fast(x)) < 1e-2
         last = x.to(memory_format=torch.channels_last)
         assert apart(model(last), fast(last)) < 1e-2
+
+
+@pytest.mark.usefixtures("chosen")
+def test_packed_results() -> None:
+    model = nn.Sequential(nn.Linear(256, 512), nn.GELU(), nn.Linear(512, 256))
+    model, x = model.to(GPU, torch.float16).eval(), torch.randn(64, 256).to(GPU, torch.float16)
+    result = sc.prune(model, x, unit=sc.NM(2, 4), become="packed")
+    masked = sc.prune(model, x, unit=sc.NM(2, 4), latency=False).model
+    assert len(semi(result.model)) == 2
+    assert at_home(result.model)
+    assert result.after.bytes < 0.7 * result.before.bytes
+    with torch.no_grad():
+        assert apart(masked(x), result.model(x)) < 1e-2
+    with pytest.raises(RecipeError, match="no table"):
+        sc.prune(model, x, unit=sc.Weight(), budget=sc.Latency("50%"), become="packed")
 
 
 def test_reasons() -> None:

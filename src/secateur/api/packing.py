@@ -89,7 +89,7 @@ class KernelPacker:
         Raises:
             RecipeError: The model is on a GPU, or cannot be captured as a whole.
         """
-        hint = "allocate='lamp' goes by the weights alone, and is timed all the same"
+        hint = "allocate='uniform' goes by the weights alone, and is timed all the same"
         device = next(self.model.parameters()).device
         if device.type != "cpu":
             raise RecipeError(f"there is no table of sparse kernels' times on {device}", hint=hint)
