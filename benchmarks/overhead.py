@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 
 import secateur as sc
+from secateur.runtime.kernels import llvm
 
 HERE = Path(__file__).parent
 SECONDS = 20
@@ -123,7 +124,8 @@ def main() -> None:
                          "pairs": len(ratios), "median": middle,
                          "quartiles": [low, high]})  # fmt: skip
             print(json.dumps(rows[-1]), file=sys.stderr, flush=True)
-    machine = f"{platform.machine()}, one thread, torch {torch.__version__}"
+    kernel = "llvmlite" if llvm.available() else "no llvmlite"
+    machine = f"{platform.machine()}, one thread, torch {torch.__version__}, {kernel}"
     lines = [
         "# What a session costs", "",
         f"Written by `python benchmarks/overhead.py`; {machine}.", "",
