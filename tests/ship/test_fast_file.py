@@ -70,6 +70,17 @@ def test_only_compiled_networks(tmp_path: Path) -> None:
         sc.export(nn.Linear(1, 1), tmp_path / "m.sct")
 
 
+def test_other_runtimes_get_no_compiled_network(
+    network: tuple[nn.Module, Fast], tmp_path: Path
+) -> None:
+    example = torch.randn(2, 3, 8, 10)
+    for model in (network[1], nn.Sequential(network[1])):
+        with pytest.raises(sc.errors.InputError, match=r"made by sc\.compile") as error:
+            sc.export(model, tmp_path / "m.pt2", example)
+        assert error.value.hint.endswith("as .sct") == isinstance(model, Fast)
+    assert not list(tmp_path.iterdir())
+
+
 def damaged(path: Path, change: Any) -> None:
     with safe_open(path, "pt") as file:
         metadata, tensors = file.metadata(), {n: file.get_tensor(n) for n in file.keys()}  # noqa: SIM118

@@ -18,6 +18,7 @@ from secateur.core.batches import Call, as_call, map_tensors, tensors_in, untouc
 from secateur.core.errors import FileError, InputError, SecateurError, VerificationError
 from secateur.core.page import Line, Page, amount, plain
 from secateur.engine.fast import Fast
+from secateur.engine.semi_structured import SemiStructured
 from secateur.ship.fast_file import load_fast, save_fast
 from secateur.ship.files import Saveable
 from secateur.ship.formats import FORMATS, MOST_ROWS, Format
@@ -95,6 +96,7 @@ def export(model: Saveable | nn.Module, path: str | Path, example: Any = None) -
             f"no export is known for {path.name!r}", hint=f"end it in {', '.join(FORMATS)}"
         )
     form.check()
+    _refuse_compiled(network, path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=".export-") as made, _quiet():
@@ -108,6 +110,19 @@ def export(model: Saveable | nn.Module, path: str | Path, example: Any = None) -
         raise FileError(f"{path} cannot be written: {error.strerror or error}") from error
     notes += _zeros(network)
     return Exported(path, size, form.runtime, found.difference, found.tolerance, dynamic, notes)
+
+
+def _refuse_compiled(model: nn.Module, path: Path) -> None:
+    """Kernels that were made for this machine are nothing that another runtime has."""
+    for name, module in model.named_modules():
+        packed = isinstance(module, SemiStructured)
+        if packed or (isinstance(module, Fast) and module.original is None):
+            where = f"its part {name!r}" if name else "it"
+            raise InputError(
+                f"{path.name} cannot hold a compiled network, and {where} was made by sc.compile",
+                hint="export the model that it was made from"
+                + ("; or the compiled one as .sct" if isinstance(model, Fast) else ""),
+            )
 
 
 def _compiled(model: object, path: Path) -> Exported:
