@@ -82,6 +82,13 @@ class Held:
         else:
             tensor.mul_(self.bits)
 
+    def show(self, out: Tensor) -> None:
+        """Write the trained values into another tensor, with zeros for what is removed."""
+        if takes(out) and takes(self.trained) and out.dtype == self.trained.dtype:
+            Clear([out], self.packed, [self.trained])()
+        else:
+            torch.mul(self.trained, self.bits, out=out)
+
     @property
     def used(self) -> Tensor:
         """The values that the model computes with (between steps), in the parameter's memory."""

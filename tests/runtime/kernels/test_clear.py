@@ -47,6 +47,14 @@ def test_several_tensors_in_parts(
         assert all(map(torch.equal, tensors, expected))
 
 
+@pytest.mark.parametrize("size", [5, 32, 77])
+def test_numbers_from_elsewhere(size: int) -> None:
+    source, out, mask = torch.randn(size), torch.full((size,), 9.0), torch.rand(size) < 0.5
+    before = source.clone()
+    Clear([out], bits_of([mask]), [source])()
+    assert torch.equal(out, torch.where(mask, source, 0)) and torch.equal(source, before)
+
+
 def test_nothing_to_do() -> None:
     Clear([torch.zeros(0)], torch.zeros(0, dtype=torch.uint8))()
 

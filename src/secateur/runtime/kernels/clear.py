@@ -39,6 +39,8 @@ def takes(tensor: Tensor) -> bool:
 class Clear:
     """Sets what has no bit to zero in several tensors of one type, all of which it `takes`.
 
+    sources: where the other numbers come from, if not from the tensors themselves.
+
     bits: uint8; a tensor's bits begin at a whole byte, the lowest first, and one tensor's follow
     the other's. The memory that the tensors have now is what it works on, as often as it is called,
     on torch's threads; keep them.
@@ -50,15 +52,17 @@ class Clear:
         ...     assert x.tolist() == [1, 0, 3]
     """
 
-    def __init__(self, tensors: Sequence[Tensor], bits: Tensor) -> None:
+    def __init__(
+        self, tensors: Sequence[Tensor], bits: Tensor, sources: Sequence[Tensor] | None = None
+    ) -> None:
         self._bits = bits  # kept: its address is in the table
         size = tensors[0].element_size()
         rows, byte = [], bits.data_ptr()
-        for tensor in tensors:
-            place, count = tensor.data_ptr(), tensor.numel()
+        for tensor, source in zip(tensors, sources or tensors, strict=True):
+            count = tensor.numel()
             for begin in range(0, count, PART):
-                part = place + begin * size, byte + begin // 8, min(PART, count - begin)
-                rows.append((*part, 0, 0, 0, 0))
+                places = (t.data_ptr() + begin * size for t in (tensor, source))
+                rows.append((*places, byte + begin // 8, min(PART, count - begin), 0, 0, 0))
             byte += -(-count // 8)
         self._tasks = np.array(rows, np.int64).reshape(-1, 7)
         self._kernel = _native(size)
@@ -79,21 +83,22 @@ def text(size: int, target: llvm.Target) -> str:
     lanes = max(8, target.lanes)
     one = f"i{8 * size}"
     many = f"<{lanes} x {one}>"
-    f = Function(_NAME, ["ptr numbers", "ptr bits", "i64 count"], lanes=lanes)
+    arguments = ["ptr numbers", "ptr source", "ptr bits", "i64 count"]
+    f = Function(_NAME, arguments, lanes=lanes)
     with f.loop(0, "%count", _UNROLLED * lanes) as whole:
         for turn in range(_UNROLLED):
             first = f.integer("add", whole.index, turn * lanes)
-            place = f.at("%numbers", first, one)
+            place, source = (f.at(pointer, first, one) for pointer in ("%numbers", "%source"))
             mask = _lanes(f, f.at("%bits", f.integer("lshr", first, 3), "i8"), one)
-            old = f.value(f"load {many}, ptr {place}, align {size}")
+            old = f.value(f"load {many}, ptr {source}, align {size}")
             new = f.value(f"and {many} {old}, {mask}")
             f.write(f"store {many} {new}, ptr {place}, align {size}")
     with f.loop(whole.index, "%count") as rest:
-        place = f.at("%numbers", rest.index, one)
+        place, source = (f.at(pointer, rest.index, one) for pointer in ("%numbers", "%source"))
         byte = f.read(f.at("%bits", f.integer("lshr", rest.index, 3), "i8"), kind="i8")
         bit = f.integer("lshr", byte, f.integer("and", rest.index, 7))
         kept = f.value(f"trunc i64 {bit} to i1")
-        old = f.value(f"load {one}, ptr {place}, align {size}")
+        old = f.value(f"load {one}, ptr {source}, align {size}")
         new = f.value(f"select i1 {kept}, {one} {old}, {one} 0")
         f.write(f"store {one} {new}, ptr {place}, align {size}")
     return f.text()

@@ -44,8 +44,7 @@ class Form:
 
     def write(self, held: Held, out: Tensor) -> None:
         """Write the used values into `out`."""
-        out.copy_(held.trained)
-        held.clear(out)
+        held.show(out)
 
     def pull(self, held: Held, gradient: Tensor, peers: Peers) -> None:
         """Turn the gradient of the used values into that of the trained ones."""
