@@ -89,10 +89,13 @@ def test_channels_then_files(tmp_path: Path) -> None:
         assert torch.allclose(sc.load_fast(tmp_path / "m.sct")(x), both.model(x), atol=1e-5)
 
 
-@pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize(("allocate", "data"), [(None, False), (None, True), ("global", False)])
 def test_latency(allocate: str | None, data: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Trials run packed; the clock is replaced by the share of weights, which is no noise."""
+    """Trials run packed; the clock is replaced by the share of weights, which is no noise.
+
+    What was accepted runs on kernels, whatever a compilation sees of the whole's time by itself.
+    """
+    monkeypatch.setattr(compiler, "_faster", lambda before, after: False)
     net, x = network()
     timed: list[nn.Module] = []
 

@@ -60,10 +60,15 @@ def check_become(become: str | None, *, single: bool, in_place: bool = False) ->
 
 
 class KernelPacker:
-    """Packs networks of one class for one example; what was captured of the first serves all."""
+    """Packs networks of one class for one example; what was captured of the first serves all.
 
-    def __init__(self, model: nn.Module, call: Call, cache: Path | None) -> None:
-        self.model, self.call, self.cache = model, call, cache
+    always: the whole is timed elsewhere, and that decides.
+    """
+
+    def __init__(
+        self, model: nn.Module, call: Call, cache: Path | None, *, always: bool = False
+    ) -> None:
+        self.model, self.call, self.cache, self.always = model, call, cache, always
         self._graph: Graph | None = None
 
     @property
@@ -79,7 +84,7 @@ class KernelPacker:
 
     def pack(self, model: nn.Module) -> Fast | FastParts:
         """A network with zeros on sparse kernels, where these are faster."""
-        return compile_model(model, self.call, self.cache, self._graph)
+        return compile_model(model, self.call, self.cache, self._graph, always=self.always)
 
     def prices(
         self, sites: Sequence[WeightSite], pattern: Pattern, densities: Sequence[float]

@@ -147,7 +147,7 @@ def prune_weights(
             raise InputError(f"{name} is on the meta device", hint="load the weights first")
     start = perf_counter()
     goals = measured(given.budget)
-    packer = KernelPacker(model, call, cache_folder()) if timed else None
+    packer = KernelPacker(model, call, cache_folder(), always=True) if timed else None
     shop = given.shop(
         model, call, in_place=in_place and not goals and not given.schedule, packer=packer
     )

@@ -35,11 +35,17 @@ _LINEAR = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.LSTM, nn.GRU)
 
 
 def compile_model(
-    model: nn.Module, call: Call, folder: Path | None, captured: Graph | None = None
+    model: nn.Module,
+    call: Call,
+    folder: Path | None,
+    captured: Graph | None = None,
+    *,
+    always: bool = False,
 ) -> Fast | FastParts:
     """A fast network; where the model cannot be captured as a whole, one with fast layers.
 
-    captured: what `capture` gave for the same model with other weights.
+    captured: what `capture` gave for the same model with other weights. always: kernels that are
+    faster layer by layer stay, for others to time the whole.
 
     Raises:
         InputError: The model and its example are neither all on the CPU nor all on one GPU.
@@ -48,7 +54,7 @@ def compile_model(
     if _on_gpu(model, call):
         return compile_gpu(model, call, folder)
     try:
-        return compile_network(model, call, folder, captured)
+        return compile_network(model, call, folder, captured, always=always)
     except UnsupportedModel as error:
         return compile_parts(model, call, folder, error.message)
 
@@ -109,7 +115,12 @@ def _calls(model: nn.Module, call: Call) -> dict[str, Call]:
 
 
 def compile_network(
-    model: nn.Module, call: Call, folder: Path | None, captured: Graph | None = None
+    model: nn.Module,
+    call: Call,
+    folder: Path | None,
+    captured: Graph | None = None,
+    *,
+    always: bool = False,
 ) -> Fast:
     """Capture, choose by the clock, verify, and time the whole against the model as it was.
 
@@ -138,7 +149,7 @@ def compile_network(
             min_time=0.1, max_time=3.0, models=[model],
         )  # fmt: skip
     before, after = timed["before"], timed["after"]
-    fast = bool(parts.kernels or parts.sequences) and _faster(before, after)
+    fast = bool(parts.kernels or parts.sequences) and (always or _faster(before, after))
     report = Report(
         type(model).__name__, _rows(graph, decisions), before, after, fast, found.difference,
         _dense_bytes(model), bytes_of(parts), (), parts.block,
