@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +54,27 @@ def test_a_pruned_model_runs_without_its_class(tmp_path: Path) -> None:
     assert torch.allclose(program.module()(many), result.model.eval()(many), atol=1e-6)
     assert "verified: run by PyTorch" in str(done)
     assert "batches of any size" in str(done)
+
+
+SERVE = """
+import sys
+sys.modules["secateur"] = None  # importing it would fail
+import torch
+network = torch.export.load(sys.argv[1]).module()
+print(network(torch.ones(5, 6)).shape, network(torch.ones(2, 6)).sum().item())
+"""
+
+
+def test_a_file_is_served_without_this_library(tmp_path: Path) -> None:
+    result = api.prune(build().eval(), X, budget=Params("50%"), latency=False)
+    done = export(result, tmp_path / "m.pt2", X)
+    command = [sys.executable, "-W", "ignore", "-c", SERVE, str(done.path)]
+    ran = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path)
+    *shape, total = ran.stdout.split()
+    with torch.no_grad():
+        expected = float(result.model(torch.ones(2, 6)).sum())
+    assert " ".join(shape) == "torch.Size([5, 3])"
+    assert float(total) == pytest.approx(expected, abs=1e-5)
 
 
 def test_inputs_by_name(tmp_path: Path) -> None:
