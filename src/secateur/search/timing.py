@@ -26,8 +26,8 @@ MOST_BLOCKS = 18
 """Where the median meets the budget, but the bound does not yet."""
 _T95 = (6.314, 2.920, 2.353, 2.132, 2.015, 1.943, 1.895, 1.860, 1.833, 1.812, 1.796, 1.782)
 _T95 += (1.771, 1.761, 1.753, 1.746, 1.740)
-_SLACK = {True: 0.02, False: 0.03}
-"""What machines drift beyond what is seen in a few seconds: of shares, and of milliseconds."""
+_SLACK = 0.04
+"""What timings differ from one session to another beyond what is seen in one, as a share."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ def time_pair(
         )  # fmt: skip
         values = [_value(block, relative) for block in found]
         limit = budget.ceiling(1.0) if relative else budget.ceiling(math.nan)
-        bound = later_at_most(values) * (1 + _SLACK[relative]) if len(values) > 1 else math.inf
+        bound = later_at_most(values) * (1 + _SLACK) if len(values) > 1 else math.inf
         if len(found) >= BLOCKS and (bound <= limit or median(values) > limit):
             break
         if len(found) >= _FEW_BLOCKS and min(values) > limit:
