@@ -18,6 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import breakeven
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -103,6 +104,7 @@ def bert() -> nn.Module:
     return nn.Sequential(*[Encoder() for _ in range(12)]).eval()
 
 
+OTHERS = ("decoder", "breakeven")
 Part = tuple[Callable[[], nn.Module], tuple[int, ...], tuple[float, ...]]
 PARTS: dict[str, Part] = {
     "resnet50-1": (lambda: vision("resnet50"), (1, 3, 224, 224), (0.5, 0.8, 0.9, 0.95)),
@@ -175,7 +177,9 @@ def page(results: dict[str, Any]) -> None:
     lines = [PAGE_START, ""]
     for key, part in sorted(results.items()):
         lines += [f"### {key}", "", f"{part['where']}; {part['when']}", ""]
-        if "times" in part:
+        if "layers" in part:
+            lines += [*breakeven.table(part)]
+        elif "times" in part:
             lines += ["| | ms | against torch |", "|---|---|---|"]
             for name, spent in part["times"].items():
                 ratio = part["ratios"].get(name)
@@ -198,31 +202,38 @@ def page(results: dict[str, Any]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("part", nargs="*", help=f"{', '.join(PARTS)}, decoder")
+    parser.add_argument("part", nargs="*", help=f"{', '.join(PARTS)}, {', '.join(OTHERS)}")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--engines", default=",".join(ENGINES))
     parser.add_argument("--sparsity", default="", help="other percentages: 80,90")
     parser.add_argument("--seconds", type=float, default=2.0)
+    parser.add_argument("--label", default="", help="said in the title, such as AVX-512")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="added to, if it is there")
     parser.add_argument("--list", action="store_true")
     parser.add_argument("--page", action="store_true")
     given = parser.parse_args()
     if given.list:
-        print("\n".join([*PARTS, "decoder"]))
-    results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+        print("\n".join([*PARTS, *OTHERS]))
+    kept = given.results
+    results = json.loads(kept.read_text()) if kept.exists() else {}
     torch.set_num_threads(given.threads)
     torch.set_grad_enabled(False)
     for name in given.part:
         start = time.time()
-        if name == "decoder":
+        if name == "breakeven":
+            found = breakeven.measured()
+        elif name == "decoder":
             found = decoder(given.threads, given.seconds)
         else:
             engines = tuple(given.engines.split(","))
             shares = tuple(float(p) / 100 for p in given.sparsity.split(",") if p)
             found = whole(name, engines, given.seconds, shares)
+        torch.set_num_threads(given.threads)
         found["where"] = conditions(torch.device("cpu"), given.threads)["device"]
         found["when"] = f"torch {torch.__version__}, Python {platform.python_version()}"
-        results[f"{name}, {given.threads} thread{'s' * (given.threads > 1)}"] = found
-        RESULTS.write_text(json.dumps(results, indent=1) + "\n")
+        title = f"{name}, {given.threads} thread{'s' * (given.threads > 1)}"
+        results[title + f", {given.label}" * bool(given.label)] = found
+        kept.write_text(json.dumps(results, indent=1) + "\n")
         print(f"{name}: {time.time() - start:.0f} s")
     if given.page:
         page(results)
