@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mmap
 from collections.abc import Hashable
+from contextlib import suppress
 
 import torch
 from torch import Tensor
@@ -100,6 +101,7 @@ def _fresh(floats: int) -> Tensor:
         return raw[-raw.data_ptr() % (4 * _ALIGN) // 4 :][:floats]
     private = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
     memory = mmap.mmap(-1, 4 * (floats + _HUGE), flags=private)
-    memory.madvise(mmap.MADV_HUGEPAGE)
+    with suppress(OSError):  # a system that has none
+        memory.madvise(mmap.MADV_HUGEPAGE)
     raw = torch.frombuffer(memory, dtype=torch.float32)
     return raw[-raw.data_ptr() % (4 * _HUGE) // 4 :][:floats]
