@@ -80,8 +80,9 @@ def nested(decider: Decider, shares: Sequence[float], cost: str, how: Any) -> li
         try:
             most = _within(decider, share, above, cost, how, most)
         except InfeasibleBudget as error:
+            least = error.message.rpartition("cannot be reached: ")[2]
             raise InfeasibleBudget(
-                f"there is no level {share:g}: {error.message}",
+                f"there is no level {share:g}: {least}",
                 hint="give larger levels; " + (error.hint or "widen the scope"),
             ) from error
         above = share
