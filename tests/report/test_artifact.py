@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
+import secateur as sc
 from secateur import api
 from secateur.core.budget import Params
 from secateur.core.errors import FileError, InputError
@@ -108,3 +110,46 @@ def test_what_else_was_made_is_shown_and_kept(result: Result, tmp_path: Path) ->
     with pytest.raises(InputError, match="cannot show a str"):
         save(result, tmp_path / "none", also=["x"])  # type: ignore[list-item]
     assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.slow
+def test_a_report_of_all_that_there_is(tmp_path: Path) -> None:
+    pytest.importorskip("accelerate", reason="features are selected by training")
+    torch.manual_seed(0)
+    x = torch.randn(400, 6)
+    y = (x[:, 0] + x[:, 1] > 0).long()
+    net, held = build(), [(x[300:], y[300:])]
+    optimizer = torch.optim.Adam(net.parameters(), 0.01)
+    session = sc.attach(net, optimizer, sc.presets.rigl(sparsity=0.5, every=5, end=60))
+    for _ in range(80):
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(net(x[:300]), y[:300]).backward()
+        optimizer.step()
+    accuracy = sc.Accuracy(held)
+    found = sc.prune(
+        net, data=[(x[:300], y[:300])], evaluate=accuracy, schedule=sc.Steps(2),
+        budget=sc.MACs("60%"),
+    )  # fmt: skip
+    also = [
+        session,
+        sc.frontier(net, data=x[:300], evaluate=accuracy, points=2),
+        sc.sensitivity(net, data=x[:300], evaluate=accuracy),
+        sc.rank_units(found.model, held),
+        sc.circuit(found.model, held, edges=True, passes=60),
+        sc.features(net, [(x[:300], y[:300])], evaluate=accuracy, seeds=2),
+    ]
+    out = save(found, tmp_path / "out", also=also)
+    text = (out / HTML).read_text(encoding="utf-8")
+    titles = re.findall(r"<h2>(.*?)</h2>", text)
+    assert titles[:3] == ["Verdict", "Network", "Search"]
+    assert len(titles) >= 3 + len(also)
+    for words in (
+        "cycle 2 of 2",
+        "with 95% confidence",
+        "verified:",
+        "spread",
+        "edges between units",
+    ):
+        assert words in text, words
+    (out / HTML).unlink()
+    assert redraw(out).read_text(encoding="utf-8") == text
