@@ -89,7 +89,7 @@ def parts() -> dict[str, Part]:
     dense: Make = lambda steps, seed: None  # noqa: E731
     grown = {
         "LeNet-300-100, MNIST": tasks.short_lenet, "LeNet-5, MNIST": tasks.short_lenet5,
-        "character GPT": tasks.gpt,
+        "character GPT": tasks.gpt, "character GPT, longer": lambda: tasks.gpt(1000),
     }  # fmt: skip
     noise = {
         "5,000 images, 40 % of labels wrong": lambda: tasks.small(5000, 0.4),

@@ -105,11 +105,11 @@ def conv() -> nn.Module:
 
 def lenet_300_100(choice: bool = False) -> Task:
     """With fewer steps where ways are compared."""
-    return images(mlp, 8000 if choice else 36_000, 0.05, choice, decay=1e-4, batch=64)
+    return images(mlp, 8000 if choice else 31_680, 0.05, choice, decay=1e-4, batch=64)
 
 
 def lenet5(choice: bool = False) -> Task:
-    return images(conv, 3000 if choice else 12_000, 0.03, choice, decay=1e-4, batch=64)
+    return images(conv, 3000 if choice else 10_560, 0.03, choice, decay=1e-4, batch=64)
 
 
 def short_lenet() -> Task:
@@ -137,7 +137,7 @@ def decayed(task: Task) -> Task:
     return replace(task, decay=2e-3)
 
 
-def gpt() -> Task:
+def gpt(steps: int = 300) -> Task:
     """Two blocks of width 64 on Shakespeare's characters, contexts of 64."""
     loaders = _loaders()
     text, unseen = (part.to(DEVICE) for part in loaders.shakespeare())
@@ -151,7 +151,7 @@ def gpt() -> Task:
         return {"nats": loaders.ev_gpt(model, unseen[:40_000])}
 
     build = lambda: loaders.CharGPT(d=64, l=2, h=4)  # noqa: E731
-    return Task(build, 1000, loss, report, 3e-3, adam=True)
+    return Task(build, steps, loss, report, 3e-3, adam=True)
 
 
 @cache
