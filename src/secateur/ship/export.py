@@ -183,7 +183,7 @@ def _written(model: nn.Module, form: Format, path: Path, call: Call, dynamic: bo
     worst = Comparison(-1.0, 0.0)
     for item, theirs in zip(calls, outputs, strict=True):
         ours = list(tensors_in(run_detached(model, item)))
-        found = compare([tensor.cpu() for tensor in ours], theirs)
+        found = compare([t.cpu() for t in ours], [t.cpu() for t in theirs])
         if not found.ok:
             what = found.note or f"relative difference {found.difference:.2g}"
             raise VerificationError(

@@ -41,7 +41,10 @@ class Format:
 
 
 def _write_pt2(program: Any, path: Path) -> None:
-    program.example_inputs = None  # the user's data is no part of the file
+    try:  # the user's data is no part of the file
+        program.example_inputs = None
+    except ValueError:  # PyTorch 2.6 wants a pair
+        program.example_inputs = ((), {})
     torch.export.save(program, path)
 
 

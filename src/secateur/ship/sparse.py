@@ -69,7 +69,7 @@ def _smaller(tensor: Tensor) -> dict[str, Tensor]:
         return {}
     flat = tensor.reshape(-1)
     kept = flat != 0 if flat.element_size() > 1 else flat.float() != 0
-    values, n = flat[kept], flat.numel()
+    values, n = _bits(flat)[kept].view(flat.dtype), flat.numel()
     dense, mask = n * flat.element_size(), -(-n // 8)
     parts = {"values": values}
     if dense <= _HEADER + mask + _bytes(parts) and len(values) + n // _SKIP > mask:
@@ -80,6 +80,11 @@ def _smaller(tensor: Tensor) -> dict[str, Tensor]:
     else:
         parts["mask"] = torch.from_numpy(np.packbits(kept.numpy(), bitorder="little"))
     return parts if _bytes(parts) + _HEADER < dense else {}
+
+
+def _bits(flat: Tensor) -> Tensor:
+    """The same memory as bytes, where a number is one: not all versions index float8."""
+    return flat.view(torch.uint8) if flat.element_size() == 1 else flat
 
 
 def _gaps(kept: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:

@@ -183,14 +183,15 @@ def _few(names: list[str]) -> str:
 
 def _unpickle(path: Path) -> object:
     """What a PyTorch file holds, by the restricted reader; archives must not expand."""
-    if zipfile.is_zipfile(path):
-        try:
+    entries: list[zipfile.ZipInfo] = []
+    try:
+        if zipfile.is_zipfile(path):  # which raises too
             with zipfile.ZipFile(path) as archive:
                 entries = archive.infolist()
-        except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
-            raise FileError(f"{path} cannot be read: {error}", hint=_DAMAGED) from error
-        if sum(entry.file_size for entry in entries) > path.stat().st_size:
-            raise FileError(f"{path} would expand when read", hint="save the weights uncompressed")
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
+        raise FileError(f"{path} cannot be read: {error}", hint=_DAMAGED) from error
+    if sum(entry.file_size for entry in entries) > path.stat().st_size:
+        raise FileError(f"{path} would expand when read", hint="save the weights uncompressed")
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # the reader raises whatever a damaged file makes it raise
