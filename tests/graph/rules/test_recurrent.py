@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import torch
@@ -92,3 +93,54 @@ def test_cut_and_repaired(kind: str) -> None:
     with torch.no_grad():
         errors = [float((model(x) - net(x)).norm()) for model in (cut, repaired)]
     assert errors[1] < errors[0]
+
+
+def steps(kind: str, x: Tensor, state: Any, weights: list[Tensor], layers: int) -> Any:
+    """What `torch.lstm` and `torch.gru` run on a GPU without cuDNN: [time, batch, features]."""
+    hidden, cells = (state, [None] * layers) if kind == "GRU" else state
+    last, memories = [], []
+    for layer in range(layers):
+        (w, u, b, d), h, c = weights[4 * layer : 4 * layer + 4], hidden[layer], cells[layer]
+        outputs = []
+        for step in x.unbind(0):
+            gates = step.matmul(w.t()), h.matmul(u.t())
+            if kind == "LSTM":
+                h, c, _ = aten._thnn_fused_lstm_cell(*gates, c, b, d)
+            else:
+                h, _ = aten._thnn_fused_gru_cell(*gates, h, b, d)
+            outputs.append(h)
+        x = torch.stack(outputs)
+        last.append(h)
+        memories.append(c)
+    return (x, torch.stack(last), *([torch.stack(memories)] if kind == "LSTM" else []))
+
+
+class Layers(nn.Module):
+    """The layer itself, which makes its own state of zeros."""
+
+    def __init__(self, kind: str, layers: int) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.cell = getattr(nn, kind)(5, 8, num_layers=layers)
+        self.fc = nn.Linear(8, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(self.cell(x)[0])
+
+
+@pytest.mark.parametrize("layers", [1, 2])
+@pytest.mark.parametrize("kind", ["LSTM", "GRU"])
+def test_layers_with_a_state_of_zeros(
+    kind: str, layers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    net = Layers(kind, layers)
+    plain = net(X)
+
+    def run(x: Tensor, state: Any, weights: list[Tensor], biases: bool, n: int, *_: Any) -> Any:
+        return steps(kind, x, state, weights, n)
+
+    monkeypatch.setattr(f"torch.nn.modules.rnn._VF.{kind.lower()}", run)
+    assert torch.allclose(net(X), plain, atol=1e-6)
+    graph = analyze(net, X)
+    assert set(free(graph).values()) == {8}
+    cuts(net, X, graph)
