@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass
 from math import ceil, isfinite
 from threading import Lock
@@ -15,6 +16,7 @@ from secateur.core.errors import RecipeError
 from secateur.core.page import Line, Page, Table, plain, plural
 
 _WINDOW = 200  # latencies that are looked at, all of the level in force
+_RECENT = (8, 32)  # the last ones are looked at by themselves too: a burst shows there first
 _LEAST = 8  # latencies before anything is decided
 _CHANCE = 0.005  # of turning down although the target holds, at one look
 _HEADROOM = 0.85  # of the target, which the next level must be predicted to stay below
@@ -124,17 +126,14 @@ class Controller:
         return self.dial._level
 
     def _decide(self) -> None:
-        count = len(self._window)
-        late = sum(ms > self.target for ms in self._window)
-        if count < _LEAST:
+        if len(self._window) < _LEAST:
             return
         place = self.levels.index(self._level)
-        # the chance of at least so many late ones, where as many as the target allows are late
-        chance = 1 - binomial_tail(late - 1, count, 1 - self.percentile / 100) if late else 1.0
-        if chance < _CHANCE:
-            why = f"{late} of {count} requests took more than {self.target:g} ms"
+        if (burst := self._burst()) is not None:
+            late = sum(ms > self.target for ms in burst)
+            why = f"{late} of {len(burst)} requests took more than {self.target:g} ms"
             if place + 1 < len(self.levels):
-                self._down(place, why)
+                self._down(place, burst, why)
             elif not self._missing:
                 self._missing = True
                 self._note(self._level, f"{why}, and this is the smallest level allowed")
@@ -143,11 +142,22 @@ class Controller:
         elif self._since >= 2 * self._patience and self._risen:
             self._patience, self._risen = max(_PATIENCE, self._patience // 2), False
 
-    def _down(self, place: int, why: str) -> None:
+    def _burst(self) -> list[float] | None:
+        """The latest latencies, if more of them are late than chance allows at the target."""
+        latest = list(self._window)
+        sizes = [*(n for n in _RECENT if n < len(latest)), len(latest)]
+        for n in sizes:
+            late = sum(ms > self.target for ms in latest[-n:])
+            # the chance of at least so many, where as many as the target allows are late
+            chance = 1 - binomial_tail(late - 1, n, 1 - self.percentile / 100) if late else 1.0
+            if chance < _CHANCE / len(sizes):
+                return latest[-n:]
+        return None
+
+    def _down(self, place: int, seen: list[float], why: str) -> None:
         """To the largest level that is predicted to hold the target, at least one down."""
-        fits = [
-            level for level in self.levels[place + 1 :] if self._predicted(level) <= self.target
-        ]
+        below = self.levels[place + 1 :]
+        fits = [level for level in below if self._predicted(level, seen) <= self.target]
         if self._risen and self._since < 2 * self._patience:
             self._patience = min(2 * self._patience, _MOST_PATIENCE)
         self._risen = False
@@ -155,7 +165,7 @@ class Controller:
 
     def _up(self, place: int) -> None:
         level = self.levels[place - 1]
-        predicted = self._predicted(level)
+        predicted = self._predicted(level, self._window)
         if predicted <= _HEADROOM * self.target:
             self._risen = True
             name = f"percentile {self.percentile:g}"
@@ -171,9 +181,9 @@ class Controller:
     def _note(self, before: float, why: str) -> None:
         self.events.append(Event(self.observed, before, self._level, why))
 
-    def _predicted(self, level: float) -> float:
+    def _predicted(self, level: float, latencies: Iterable[float]) -> float:
         """The percentile at a level, by what was seen at the level in force."""
-        ranked = sorted(self._window)
+        ranked = sorted(latencies)
         seen = ranked[ceil(self.percentile / 100 * len(ranked)) - 1]
         table, here = self.dial.table, self._level
         if level in table and here in table:
