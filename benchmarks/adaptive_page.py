@@ -184,6 +184,6 @@ PARTS = {
         "`examples/serve.py`: 95th percentile in ms, target {target_ms:.1f} ms",
         ("server over HTTP", *PHASES, "requests"),
         _load,
-        lambda found: f"```text\n{found['dial']['report']}\n```",
+        lambda found: f"```\n{found['dial']['report']}\n```",
     ),
 }  # fmt: skip
