@@ -15,7 +15,7 @@ from torch.utils import _pytree as pytree
 
 from secateur.apply.verify import compare as same_outputs
 from secateur.apply.verify import run_detached
-from secateur.core.batches import Call, map_tensors, tensors_in
+from secateur.core.batches import Call, hooked, map_tensors, tensors_in
 from secateur.core.errors import InputError, SecateurError, UnsupportedModel, VerificationError
 from secateur.engine.capture import capture
 from secateur.engine.chain import ChainStep
@@ -101,16 +101,13 @@ def _calls(model: nn.Module, call: Call) -> dict[str, Call]:
 
         return hook
 
-    hooks = [
-        module.register_forward_pre_hook(seen(name), with_kwargs=True)
+    hooks = (
+        (partial(module.register_forward_pre_hook, with_kwargs=True), seen(name))
         for name, module in model.named_modules()
         if isinstance(module, _LINEAR)
-    ]
-    try:
+    )
+    with hooked(hooks):
         run_detached(model, call)
-    finally:
-        for hook in hooks:
-            hook.remove()
     return found
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from secateur.apply.verify import compare as same_outputs
 from secateur.apply.verify import run_detached
-from secateur.core.batches import Call, tensors_in
+from secateur.core.batches import Call, hooked, tensors_in
 from secateur.core.errors import VerificationError
 from secateur.engine.fast import FastParts
 from secateur.engine.report import Report, Row, faster
@@ -83,16 +83,13 @@ def _inputs(model: nn.Module, call: Call) -> dict[str, Tensor]:
 
         return hook
 
-    hooks = [
-        module.register_forward_pre_hook(seen(name))
+    hooks = (
+        (module.register_forward_pre_hook, seen(name))
         for name, module in model.named_modules()
         if type(module) in LAYERS
-    ]
-    try:
+    )
+    with hooked(hooks):
         run_detached(model, call)
-    finally:
-        for hook in hooks:
-            hook.remove()
     return found
 
 

@@ -114,7 +114,7 @@ class _Search:
         on_trial: Callable[[Attempt], None] | None,
         finish: Callable[[Trial], None] | None,
     ) -> None:
-        self.finish, self.sketched = finish or (lambda trial: None), finish is not None
+        self.finish = finish
         self.make, self.budget, self.gauge, self.cost = build, budget, gauge, cost
         self.goal, self.ceilings = repr(budget), counted(budget)
         self.done = {_key(a.share): a for a in resume if a.goal == self.goal}
@@ -169,8 +169,8 @@ class _Search:
         else:
             self.gauge.time(trial, found)
         if self._in_time(found):
-            self.finish(trial)
-            if self.sketched:  # what is handed over is what is timed
+            if self.finish is not None:  # what is handed over is what is timed
+                self.finish(trial)
                 self.gauge.time(trial, found)
             if self._in_time(found):
                 return self._finish(attempt, trial, found)

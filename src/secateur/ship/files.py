@@ -141,7 +141,6 @@ def load(folder: str | Path, into: _Module | Callable[[], _Module]) -> _Module:
         names = _check(model, plans, file, stored, path)
         _check_ties(model, names, file, path)
         _apply(model, plans, names, file)
-    compact(model)
     return model
 
 
@@ -289,9 +288,7 @@ def _apply(
         tensors = {id(tensor): (name, tensor) for name, tensor in state_of(model).items()}
         for name, tensor in tensors.values():
             done[-1].data(tensor, _like(file.get_tensor(names[name]), tensor), None)
-        for module in model.modules():
-            if isinstance(module, nn.RNNBase):
-                module.flatten_parameters()
+        compact(model)
     except BaseException:
         for edit in reversed(done):
             edit.undo()

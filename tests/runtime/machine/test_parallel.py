@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from secateur.core.errors import InputError
-from secateur.runtime.machine.assembler import RAX, RDI, RSI, RSP, WINDOWS, Assembler
+from secateur.runtime.machine.assembler import WINDOWS
 from secateur.runtime.machine.memory import Code, machine
 from secateur.runtime.machine.parallel import parallel, pool
 
@@ -27,19 +27,6 @@ def _threads() -> Iterator[None]:
     before = torch.get_num_threads()
     yield
     torch.set_num_threads(before)
-
-
-@pytest.fixture(scope="module")
-def add() -> Code:
-    """`*a0 += a1 + a6`, the last of which lies on the stack."""
-    code = Assembler()
-    code.load(RAX, RDI)
-    code.plus(RAX, RSI)
-    code.load(RSI, RSP, 8)
-    code.plus(RAX, RSI)
-    code.store(RDI, 0, RAX)
-    code.ret()
-    return Code(code.finish())
 
 
 def tasks_for(out: np.ndarray) -> np.ndarray:

@@ -6,24 +6,11 @@ import numpy as np
 import pytest
 
 from secateur.runtime.machine import parallel
-from secateur.runtime.machine.assembler import RAX, RDI, RSI, RSP, WINDOWS, Assembler
+from secateur.runtime.machine.assembler import WINDOWS
 from secateur.runtime.machine.memory import Code
 from secateur.runtime.machine.sequence import in_order, sequence, tasks
 
 pytestmark = pytest.mark.skipif(sequence() is None or WINDOWS, reason="calls as on Unix")
-
-
-@pytest.fixture(scope="module")
-def add() -> Code:
-    """`*a0 += a1 + a6`, the last of which lies on the stack."""
-    code = Assembler()
-    code.load(RAX, RDI)
-    code.plus(RAX, RSI)
-    code.load(RSI, RSP, 8)
-    code.plus(RAX, RSI)
-    code.store(RDI, 0, RAX)
-    code.ret()
-    return Code(code.finish())
 
 
 def rows(code: Code, out: np.ndarray, values: list[int]) -> np.ndarray:
