@@ -89,7 +89,8 @@ def parts() -> dict[str, Part]:
     dense: Make = lambda steps, seed: None  # noqa: E731
     grown = {
         "LeNet-300-100, MNIST": tasks.short_lenet, "LeNet-5, MNIST": tasks.short_lenet5,
-        "character GPT": tasks.gpt, "character GPT, longer": lambda: tasks.gpt(1000),
+        "ResNet-20, CIFAR-10": tasks.resnet20, "character GPT": tasks.gpt,
+        "character GPT, longer": lambda: tasks.gpt(1000),
     }  # fmt: skip
     noise = {
         "5,000 images, 40 % of labels wrong": lambda: tasks.small(5000, 0.4),
@@ -128,23 +129,24 @@ def compare(part: str, name: str, way: str, seed: int) -> tuple[str, Row]:
     return f"{part} | {name} | {way} | {seed}", {**row, "steps": task.steps}
 
 
-def execute(wanted: list[str], only: str) -> None:
-    rows: dict[str, Row] = json.loads(FILE.read_text()) if FILE.exists() else {}
+def execute(wanted: list[str], only: str, path: Path, seeds_wanted: list[int] | None) -> None:
+    rows = known([FILE, path])
 
     def keep(key: str, row: Row) -> None:
-        rows[key] = row
-        FILE.write_text(json.dumps(rows, indent=1), encoding="utf-8")
+        mine = known([path])
+        rows[key] = mine[key] = {**row, "machine": machine()}
+        path.write_text(json.dumps(mine, indent=1), encoding="utf-8")
         print(key, row, flush=True)
 
     for part in wanted:
         if part in ("choice", "gradual"):
-            for seed in range(1 if part == "choice" else 3):
+            for seed in seeds_wanted or range(1 if part == "choice" else 3):
                 for name, way in chosen(rows, part):
                     if f"{part} | {name} | {way} | {seed}" not in rows and only in name:
                         keep(*compare(part, name, way, seed))
             continue
         found = parts()[part]
-        for seed in range(5):
+        for seed in seeds_wanted or range(5):
             for (name, method), (task, make, seeds) in found.items():
                 key = f"{part} | {name} | {method} | {seed}"
                 if key in rows or seed >= seeds or only not in name:
@@ -153,21 +155,41 @@ def execute(wanted: list[str], only: str) -> None:
                 keep(key, {**run(made, make(made.steps, seed), seed), "steps": made.steps})
 
 
+def known(files: list[Path]) -> dict[str, Row]:
+    """The rows of several files; of the same run the last one."""
+    return {
+        key: row
+        for file in files
+        if file.exists()
+        for key, row in json.loads(file.read_text()).items()
+    }
+
+
+def machine() -> str:
+    """Where the runs of this process are."""
+    place = platform.machine() if tasks.DEVICE == "cpu" else f"one {torch.cuda.get_device_name()}"
+    return f"{place}, one thread, torch {torch.__version__}"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("parts", nargs="+", choices=["choice", "gradual", *parts(), "write"])
     parser.add_argument("--data", type=Path, default=tasks.DATA)
     parser.add_argument("--task", default="", help="only tasks whose names have this in them")
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--json", type=Path, default=FILE, help="where new rows are kept")
+    parser.add_argument("--also", type=Path, nargs="*", default=[], help="write: files to take in")
+    parser.add_argument("--seeds", type=int, nargs="*", help="only these")
     given = parser.parse_args()
     tasks.DATA, tasks.DEVICE = given.data, given.device
     torch.set_num_threads(1)
-    execute([part for part in given.parts if part != "write"], given.task)
+    execute([p for p in given.parts if p != "write"], given.task, given.json, given.seeds)
     if "write" in given.parts:
         from training_page import page
 
-        machine = f"{platform.machine()}, one thread, torch {torch.__version__}"
-        text = page(json.loads(FILE.read_text()), parts(), machine)
+        rows = known([FILE, *given.also])
+        FILE.write_text(json.dumps(rows, indent=1), encoding="utf-8")
+        text = page(rows, parts(), f"{platform.machine()}, one thread, torch {torch.__version__}")
         (HERE.parent / "docs" / "training.md").write_text(text, encoding="utf-8")
 
 

@@ -132,6 +132,31 @@ def small(count: int, wrong: float) -> Task:
     return classifier(mlp, 800, 0.05, x[chosen], given, unseen, labels)
 
 
+@cache
+def cifar() -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """10,000 training images and the test images of CIFAR-10, as they are in the data folder."""
+    loaders = _loaders()
+    found: list[Tensor] = []
+    for name in ("cifar10_jpeg_train10k.npz", "cifar10_jpeg_test.npz"):
+        pixels, labels = loaders.jpegs(name)
+        found += [loaders.cifar_x(pixels).to(DEVICE), torch.from_numpy(labels).to(DEVICE)]
+    return tuple(found)  # type: ignore[return-value]
+
+
+def resnet20(steps: int = 2000) -> Task:
+    """Images are mirrored at random, half of them."""
+    x, y, unseen, labels = cifar()
+
+    def loss(model: nn.Module, generator: torch.Generator) -> Tensor:
+        chosen = torch.randint(len(x), (128,), generator=generator).to(x.device)
+        mirrored = torch.rand(128, 1, 1, 1, generator=generator).to(x.device) < 0.5
+        taken = x[chosen]
+        return cross_entropy(model(torch.where(mirrored, taken.flip(3), taken)), y[chosen])
+
+    task = classifier(lambda: _loaders().CifarResNet(20), steps, 0.1, x, y, unseen, labels)
+    return replace(task, loss=loss, decay=5e-4)
+
+
 def decayed(task: Task) -> Task:
     """The same with weight decay, the usual way to regularise."""
     return replace(task, decay=2e-3)
