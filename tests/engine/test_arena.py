@@ -29,6 +29,20 @@ def test_a_view_keeps_memory() -> None:
     assert arena.take("d", 100, "x") is buffer
 
 
+def test_memory_is_taken_over_when_all_in_it_is_read_for_the_last_time() -> None:
+    arena = Arena()
+    buffer = arena.take("a", 100, "x")
+    arena.share("view", buffer.tensor[10:])
+    assert arena.take_over("b", buffer.tensor, "x", {"a"}) is None  # the view is needed
+    assert arena.take_over("b", buffer.tensor, "y", {"a", "view"}) is None
+    assert arena.take_over("b", buffer.tensor, "x", {"a", "view"}) is buffer
+    arena.free("a")
+    arena.free("view")
+    assert arena.take("c", 100, "x") is not buffer
+    arena.free("b")
+    assert arena.take("d", 100, "x") is buffer
+
+
 def test_large_buffers_are_not_wasted_on_small_values() -> None:
     arena = Arena()
     buffer = arena.take("a", 1_000_000, "x")

@@ -5,6 +5,8 @@ import torch
 from tests.engine.nets import program
 from torch import Tensor, nn
 
+from secateur.engine.chain import ChainStep
+
 pytest.importorskip("llvmlite", reason="kernels need llvmlite")
 
 
@@ -70,6 +72,39 @@ def test_a_chain_needs_two_buffers() -> None:
     run = program(net, x)
     assert torch.allclose(run([x])[0], net(x), atol=1e-6)
     assert len(run.arena.buffers) <= 3
+
+
+class Sums(nn.Module):
+    """Sums over what is not needed any more, is the input, is read later, is given back."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.c, self.d, self.e = (nn.Conv2d(4, 4, 1) for _ in range(5))
+        self.wide = nn.Conv2d(4, 4, 3, padding=1)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        x = self.a(x)
+        x = x + self.b(self.wide(x))  # over x
+        x = torch.relu(x + self.c(x))  # not over x, which is read
+        y = x + self.d(self.wide(x))  # not over x, which is needed below
+        z = y + self.e(x)  # not over y, which is given back
+        return y, x[:, 1:] * z[:, 1:]
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kernel", ["llvm-csr 2/1", "torch"])
+@pytest.mark.parametrize("images", [1, 3])
+def test_sums_are_written_over_what_is_not_read_again(kernel: str, images: int) -> None:
+    net, x = Sums(), torch.randn(images, 4, 9, 8)
+    run = program(net, x, kernel)
+    for _ in range(2):
+        x = torch.randn(images, 4, 9, 8)
+        for ours, theirs in zip(run([x]), net(x), strict=True):
+            assert torch.allclose(ours, theirs, atol=1e-5)
+    steps = [step for _, step in run.steps if isinstance(step, ChainStep)]
+    places = [s.places(0)[1:] for step in steps for s in step.steps]
+    over = [out == residual for out, residual in places if residual]
+    assert over == [True, False, False, False] or kernel == "torch"
 
 
 class Pooled(nn.Module):

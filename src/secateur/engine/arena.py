@@ -77,6 +77,17 @@ class Arena:
         """The buffer that a tensor lies in."""
         return next((buffer for buffer in self.buffers if buffer.holds(tensor)), None)
 
+    def take_over(self, name: str, tensor: Tensor, key: Hashable, last: set[str]) -> Buffer | None:
+        """The buffer that a tensor lies in, for a value that is written over it.
+
+        None where it is of another key, or where more is in it than what is read for the last time.
+        """
+        buffer = self.find(tensor)
+        if buffer is None or buffer.key != key or not buffer.names <= last:
+            return None
+        buffer.names.add(name)
+        return buffer
+
     def free(self, name: str) -> None:
         """A value is not needed any more."""
         for buffer in self.buffers:

@@ -76,18 +76,18 @@ class Program:
         self._values |= {name: Slot(i) for i, name in enumerate(parts.graph.inputs)}
         self._constant = set(parts.graph.weights)
         self._links: dict[str, Link] = {}
-        left = parts.graph.uses
+        self._left = parts.graph.uses
         for node in self._graph.nodes:
             self._add(node)
             for name in node.refs:
-                left[name] -= 1
-                if not left[name]:
+                self._left[name] -= 1
+                if not self._left[name]:
                     self.arena.free(name)
                     self._forget(name)
         self.steps = chained(self.steps, self._links, parts.block)
         self._outputs = [self._output(item) for item in self._graph.outputs]
         self._size = len(self._run)
-        del self._run, self._values, self._constant, self._links
+        del self._run, self._values, self._constant, self._links, self._left
 
     def __call__(self, inputs: Sequence[Any]) -> list[Any]:
         """Run all steps; what is given back is the caller's own."""
@@ -252,9 +252,10 @@ class Program:
             if not layer.dims:
                 inside = tokens(shape_in) if form.pitch else flat(shape_in)
             x = self._formed(source, inside, f"{name}.x")
-        buffer = self.arena.take(name, form.floats(shape), form)
-        y = form.view(buffer.tensor, shape)
         residual = self._formed(others[0], form, f"{name}.r") if others else None
+        buffer = self._in_place(node, form, x[0], residual[0]) if residual else None
+        buffer = buffer or self.arena.take(name, form.floats(shape), form)
+        y = form.view(buffer.tensor, shape)
         images = shape[0] if form.image else 1
         steps = (x[1], form.pitch * layer.out, form.pitch * layer.out if others else 0)
         starts = (x[0].data_ptr(), y.data_ptr(), 0 if residual is None else residual[0].data_ptr())
@@ -266,6 +267,23 @@ class Program:
         self._values[name] = y
         self.arena.free(f"{name}.x")
         self.arena.free(f"{name}.r")
+
+    def _in_place(self, node: Node, form: Form, x: Tensor, residual: Tensor) -> Buffer | None:
+        """The residual's buffer for the sum, which is written where the residual was read.
+
+        Half of the memory is not touched then. None where the residual is needed later on.
+        """
+        other = node.refs[1]
+        last = {f"{node.name}.r"}
+        if self._left[other] == node.refs.count(other):
+            last.add(other)
+        buffer = self.arena.find(residual)
+        if buffer is None or buffer.holds(x):  # the kernel reads its input again and again
+            return None
+        start = int(buffer.tensor.storage_offset()) + form.margin
+        if not form.pitch or int(residual.storage_offset()) != start:
+            return None
+        return self.arena.take_over(node.name, residual, form, last)
 
     def _link(
         self, layer: Layer, form: Form, step: int, read: list[tuple[Tensor, int]], y: Tensor
