@@ -1,13 +1,14 @@
-"""The Hub: what is sent is a folder that loads; the service itself is replaced by a folder."""
+"""The Hub: its own library sends what loads again; the service is one on this machine."""
 
 from __future__ import annotations
 
-import shutil
+import json
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
+from tests.report.hub_server import Hub, serving
 from torch import nn
 
 from secateur import api
@@ -17,6 +18,7 @@ from secateur.core.result import Result
 from secateur.core.scope import only
 from secateur.report.artifact import HTML, JSON
 from secateur.report.hub import CARD, from_pretrained, push_to_hub, save_pretrained
+from secateur.ship.config import CONFIG
 from secateur.ship.files import PLAN, WEIGHTS
 from secateur.units import Channel
 
@@ -71,37 +73,86 @@ def test_a_model_of_transformers_loads_without_secateur(tmp_path: Path) -> None:
     assert not (tmp_path / "config.json").exists()
 
 
-def test_what_is_pushed_comes_back(
-    result: Result, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    """A Hub on this machine, to which its real library speaks."""
+    constants = pytest.importorskip("huggingface_hub.constants")
+    download = pytest.importorskip("huggingface_hub.file_download")
+    with serving() as hub:
+        template = f"{hub.url}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
+        monkeypatch.setattr(constants, "ENDPOINT", hub.url)
+        for module in (constants, download):
+            monkeypatch.setattr(module, "HUGGINGFACE_CO_URL_TEMPLATE", template, raising=False)
+        monkeypatch.setattr(constants, "HF_HUB_DISABLE_TELEMETRY", True)
+        yield hub
+
+
+def test_what_is_pushed_comes_back(result: Result, tmp_path: Path, hub: Hub) -> None:
+    address = push_to_hub(result, "me/net", private=True, token="hf_mine")
+    assert address.startswith(f"{hub.url}/me/net/")
+    assert hub.private == {"me/net": True}
+    files = hub.commits["me/net"][1]
+    assert files.keys() - {".gitattributes"} == {WEIGHTS, PLAN, JSON, HTML, CARD, CONFIG}
+    save_pretrained(result, tmp_path / "out", repository="me/net")
+    assert files[CARD] == (tmp_path / "out" / CARD).read_bytes()
+    assert json.loads(files[CONFIG]) == {"library_name": "secateur"}
+    assert all(line.endswith("Bearer hf_mine") for line in hub.asked)
+
+    hub.asked.clear()
+    kept = {"cache_dir": tmp_path / "cache"}
+    again = from_pretrained("me/net", into=build, token="hf_mine", **kept)
+    assert torch.equal(again(X), result.model(X))
+    assert all(line.endswith("Bearer hf_mine") for line in hub.asked)
+    fetched = {path.name for path in (tmp_path / "cache").rglob("snapshots/*/*")}
+    assert fetched == {WEIGHTS, PLAN, CONFIG}
+
+    hub.asked.clear()
+    again = from_pretrained("me/net", into=build, local_files_only=True, **kept)
+    assert torch.equal(again(X), result.model(X))
+    assert not hub.asked
+    with pytest.raises(InputError, match="'me/net' on the Hub: "):
+        from_pretrained("me/net", into=build, local_files_only=True, cache_dir=tmp_path / "no")
+
+
+def test_a_revision_is_a_commit(result: Result, tmp_path: Path, hub: Hub) -> None:
+    push_to_hub(result, "me/net")
+    other = api.prune(build(), X, budget=Params("30%"), latency=False)
+    push_to_hub(other, "me/net", commit_message="Smaller")
+    for revision, wanted in ((f"{1:040}", result), (f"{2:040}", other), (None, other)):
+        again = from_pretrained("me/net", into=build, revision=revision, cache_dir=tmp_path)
+        assert torch.equal(again(X), wanted.model(X))
+
+
+def test_a_foreign_config_changes_nothing(result: Result, tmp_path: Path, hub: Hub) -> None:
+    push_to_hub(result, "me/net")
+    files = hub.commits["me/net"][-1]
+    for config in ({"content": "/etc", "self": 1, "into": 2, "model_id": 3, "cls": 4}, {}):
+        hub.commits["me/net"].append({**files, CONFIG: json.dumps(config).encode()})
+        again = from_pretrained("me/net", into=build, cache_dir=tmp_path)
+        assert torch.equal(again(X), result.model(X))
+    hub.commits["me/net"].append({**files, CONFIG: b"["})
+    with pytest.raises(InputError, match="'me/net' on the Hub: "):
+        from_pretrained("me/net", into=build, cache_dir=tmp_path)
+
+
+def test_what_the_hub_does_not_have_and_what_users_raise(
+    result: Result, tmp_path: Path, hub: Hub
 ) -> None:
-    hub = pytest.importorskip("huggingface_hub")
+    with pytest.raises(InputError, match=r"'me/other' on the Hub: 404.*\n(.*\n)*hint"):
+        from_pretrained("me/other", into=build, cache_dir=tmp_path)
+    with pytest.raises(InputError, match="not of a Sequential"):
+        push_to_hub(result.model, "me/net")  # type: ignore[arg-type]
+    assert not hub.commits
+    push_to_hub(result, "me/net")
 
-    class Api:
-        """A service that is a folder."""
+    def broken() -> nn.Module:
+        raise RuntimeError("mine")
 
-        def create_repo(self, name: str, **options: Any) -> str:
-            assert options == {"private": True, "exist_ok": True}
-            (tmp_path / name).mkdir(parents=True)
-            return f"https://hub/{name}"
-
-        def upload_folder(self, repo_id: str, folder_path: str, **options: Any) -> None:
-            for name in options["allow_patterns"]:
-                if (Path(folder_path) / name).exists():
-                    shutil.copy(Path(folder_path) / name, tmp_path / repo_id)
-
-    def download(name: str, revision: str | None, allow_patterns: list[str]) -> str:
-        assert allow_patterns == [WEIGHTS, PLAN]
-        if not (tmp_path / name).exists():
-            raise OSError("no such repository\nand more")
-        return str(tmp_path / name)
-
-    monkeypatch.setattr(hub, "HfApi", Api)
-    monkeypatch.setattr(hub, "snapshot_download", download)
-    assert push_to_hub(result, "me/net", private=True) == "https://hub/me/net"
-    assert "'me/net'" in (tmp_path / "me/net" / CARD).read_text(encoding="utf-8")
-    assert torch.equal(from_pretrained("me/net", into=build)(X), result.model(X))
-    with pytest.raises(InputError, match=r"'me/other' on the Hub: no such repository\nhint"):
-        from_pretrained("me/other", into=build)
+    with pytest.raises(RuntimeError, match="mine"):
+        from_pretrained("me/net", into=broken, cache_dir=tmp_path)
+    del hub.commits["me/net"][-1][PLAN]
+    with pytest.raises(FileError, match="there is no file"):
+        from_pretrained("me/net", into=build, cache_dir=tmp_path / "new")
 
 
 @pytest.mark.parametrize("name", ["a/b/c", "--", "a b"])

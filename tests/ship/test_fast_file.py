@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import random
 import resource
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +101,12 @@ CHANGES: dict[str, Any] = {
     "a forbidden operation": lambda c, t: c["graph"]["nodes"].append(
         ["z", "aten.from_file.default", {"tuple": ["/etc/passwd"]}, {"dict": {}}]
     ),
+    "an operation that is not there": lambda c, t: c["graph"]["nodes"].append(
+        ["z", "size.getitee", {"tuple": [{"ref": c["graph"]["inputs"][0]}, 0]}, {"dict": {}}]
+    ),
+    "a number that is too large": lambda c, t: c["graph"]["nodes"].append(
+        ["z", "aten.relu.default", {"tuple": [{"float": "0x1p9999"}]}, {"dict": {}}]
+    ),
     "an operation in place": lambda c, t: c["graph"]["nodes"].append(
         ["z", "aten.relu_.default", {"tuple": [{"ref": c["graph"]["inputs"][0]}]}, {"dict": {}}]
     ),
@@ -183,11 +190,11 @@ def _inside(text: str, draw: random.Random) -> str:
         if kind == 0:
             del where[last]
         elif kind == 1 and isinstance(where, list):
-            where.insert(last, draw.choice(where))
+            where.insert(last, deepcopy(draw.choice(where)))
         elif kind == 2 and type(where[last]) is int:
             where[last] += draw.choice([-2, -1, 1, 2, 16])
         else:
-            where[last] = draw.choice(ODD)
+            where[last] = deepcopy(draw.choice(ODD))
     return json.dumps(content)
 
 

@@ -114,9 +114,13 @@ def load_fast(path: str | Path) -> Fast:
         tensors = {name: file.get_tensor(name) for name in file.names}
     try:
         return _network(json.loads(text), tensors, path)
-    except SecateurError:
+    except FileError:
         raise
-    except (ValueError, TypeError, KeyError, AttributeError, LookupError, RecursionError) as error:
+    except SecateurError as error:  # such as an operation that this PyTorch does not know
+        _fail(path, error.message)
+    except (
+        ValueError, TypeError, KeyError, AttributeError, LookupError, RecursionError, OverflowError
+    ) as error:  # fmt: skip
         _fail(path, f"{type(error).__name__}: {str(error)[:200]}")
     except NotImplementedError as error:
         _fail(path, str(error)[:200])
