@@ -2,6 +2,7 @@
 
     python benchmarks/runtime.py --list
     python benchmarks/runtime.py resnet50-1 --threads 1       # one part; adds to runtime.json
+    python benchmarks/runtime.py resnet50-1 --deepsparse ds/bin/python     # beside DeepSparse alone
     python benchmarks/runtime.py --page                       # docs/runtime.md from runtime.json
 
 Everything in a part is timed in turns in one process; figures are medians. Weights are random, and
@@ -18,6 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import beside_deepsparse
 import breakeven
 import numpy as np
 import torch
@@ -128,6 +130,17 @@ def whole(
     return found.to_dict()
 
 
+def beside(
+    name: str, python: str, seconds: float, given: tuple[float, ...], earlier: dict[str, Any]
+) -> dict[str, Any]:
+    """One network beside DeepSparse; sparsities that were timed earlier stay."""
+    make, shape, shares = PARTS[name]
+    torch.manual_seed(0)
+    found = beside_deepsparse.measured(make(), torch.randn(shape), given or shares, seconds, python)
+    found["levels"] = earlier.get("levels", {}) | found["levels"]
+    return found
+
+
 def decoder(threads: int, seconds: float) -> dict[str, Any]:
     """Matrices of 2048 x 8192 at batch 1, several of them so that no cache holds the weights."""
     from secateur.runtime.formats import banked, sliced
@@ -179,6 +192,8 @@ def page(results: dict[str, Any]) -> None:
         lines += [f"### {key}", "", f"{part['where']}; {part['when']}", ""]
         if "layers" in part:
             lines += [*breakeven.table(part)]
+        elif "beside" in part:
+            lines += beside_deepsparse.table(part)
         elif "times" in part:
             lines += ["| | ms | against torch |", "|---|---|---|"]
             for name, spent in part["times"].items():
@@ -209,6 +224,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=2.0)
     parser.add_argument("--label", default="", help="said in the title, such as AVX-512")
     parser.add_argument("--results", type=Path, default=RESULTS, help="added to, if it is there")
+    parser.add_argument("--deepsparse", default="", help="the Python that it is installed in")
     parser.add_argument("--list", action="store_true")
     parser.add_argument("--page", action="store_true")
     given = parser.parse_args()
@@ -218,21 +234,26 @@ def main() -> None:
     results = json.loads(kept.read_text()) if kept.exists() else {}
     torch.set_num_threads(given.threads)
     torch.set_grad_enabled(False)
+    shares = tuple(float(p) / 100 for p in given.sparsity.split(",") if p)
     for name in given.part:
         start = time.time()
+        title = f"{name}, {given.threads} thread{'s' * (given.threads > 1)}"
+        title += ", beside DeepSparse" * bool(given.deepsparse)
+        title += f", {given.label}" * bool(given.label)
         if name == "breakeven":
             found = breakeven.measured()
         elif name == "decoder":
             found = decoder(given.threads, given.seconds)
+        elif given.deepsparse:
+            earlier = results.get(title, {})
+            found = beside(name, given.deepsparse, given.seconds, shares, earlier)
         else:
             engines = tuple(given.engines.split(","))
-            shares = tuple(float(p) / 100 for p in given.sparsity.split(",") if p)
             found = whole(name, engines, given.seconds, shares)
         torch.set_num_threads(given.threads)
         found["where"] = conditions(torch.device("cpu"), given.threads)["device"]
         found["when"] = f"torch {torch.__version__}, Python {platform.python_version()}"
-        title = f"{name}, {given.threads} thread{'s' * (given.threads > 1)}"
-        results[title + f", {given.label}" * bool(given.label)] = found
+        results[title] = found
         kept.write_text(json.dumps(results, indent=1) + "\n")
         print(f"{name}: {time.time() - start:.0f} s")
     if given.page:
