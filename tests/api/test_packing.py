@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,10 @@ from torch import Tensor, nn
 
 import secateur as sc
 from secateur.api import packing
+from secateur.core.batches import as_call
 from secateur.core.errors import InputError, RecipeError
 from secateur.engine import compiler
+from secateur.engine.capture import capture
 from secateur.engine.fast import Fast
 from secateur.search import gauge as gauge_module
 from secateur.search.timing import Timing
@@ -122,6 +125,27 @@ def test_latency(allocate: str | None, data: bool, monkeypatch: pytest.MonkeyPat
     if allocate is None:
         shares = [attempt.share for attempt in result.attempts]
         assert all(0 < share < 1 for share in shares)
+
+
+@pytest.mark.usefixtures("quick")
+def test_networks_of_one_class_are_captured_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    net, x = network()
+    seen: list[nn.Module] = []
+
+    def counted(model: nn.Module, call: Any) -> Any:
+        seen.append(model)
+        return capture(model, call)
+
+    for module in (packing, compiler):
+        monkeypatch.setattr(module, "capture", counted)
+    packer = packing.KernelPacker(net, as_call(net, x), None)
+    for density in (0.1, 0.2):
+        sparse = copy.deepcopy(net)
+        with torch.no_grad():
+            for weight in sparse.parameters():
+                weight.mul_(torch.rand(weight.shape) < density)
+            assert torch.allclose(packer.pack(sparse)(x), sparse(x), atol=1e-5)
+    assert seen == [net]
 
 
 def test_what_makes_no_sense_is_refused() -> None:

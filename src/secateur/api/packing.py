@@ -7,6 +7,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+import torch
 from torch import nn
 
 from secateur.core.batches import Call
@@ -16,7 +17,7 @@ from secateur.core.page import plural
 from secateur.core.result import Result
 from secateur.core.weight_site import WeightSite
 from secateur.engine.capture import capture
-from secateur.engine.compiler import compile_model
+from secateur.engine.compiler import compile_model, compile_parts
 from secateur.engine.fast import Fast, FastParts
 from secateur.engine.graph import Graph
 from secateur.engine.prices import Prices, prices
@@ -82,9 +83,19 @@ class KernelPacker:
             self._graph = capture(self.model, self.call)
         return self._graph
 
+    @property
+    def _device(self) -> torch.device:
+        return next(self.model.parameters()).device
+
     def pack(self, model: nn.Module) -> Fast | FastParts:
         """A network with zeros on sparse kernels, where these are faster."""
-        return compile_model(model, self.call, self.cache, self._graph, always=self.always)
+        graph = None
+        if self._device.type == "cpu":
+            try:
+                graph = self.graph
+            except UnsupportedModel as error:
+                return compile_parts(model, self.call, self.cache, error.message)
+        return compile_model(model, self.call, self.cache, graph, always=self.always)
 
     def prices(
         self, sites: Sequence[WeightSite], pattern: Pattern, densities: Sequence[float]
@@ -95,9 +106,10 @@ class KernelPacker:
             RecipeError: The model is on a GPU, or cannot be captured as a whole.
         """
         hint = "allocate='uniform' goes by the weights alone, and is timed all the same"
-        device = next(self.model.parameters()).device
-        if device.type != "cpu":
-            raise RecipeError(f"there is no table of sparse kernels' times on {device}", hint=hint)
+        if self._device.type != "cpu":
+            raise RecipeError(
+                f"there is no table of sparse kernels' times on {self._device}", hint=hint
+            )
         try:
             graph = self.graph
         except UnsupportedModel as error:
