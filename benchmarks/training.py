@@ -45,7 +45,7 @@ def run(task: Task, recipe: sc.Recipe | None, seed: int, way: Way = DENSE) -> Ro
     model.train()
     for _ in range(task.steps):
         optimizer.zero_grad()
-        loss = task.loss(model, generator)
+        loss = task.loss(model, generator, task.smooth)
         loss.backward()
         optimizer.step()
         schedule.step()
@@ -135,7 +135,7 @@ def execute(wanted: list[str], only: str, path: Path, seeds_wanted: list[int] | 
     def keep(key: str, row: Row) -> None:
         mine = known([path])
         rows[key] = mine[key] = {**row, "machine": machine()}
-        path.write_text(json.dumps(mine, indent=1), encoding="utf-8")
+        path.write_text(json.dumps(mine, indent=1) + "\n", encoding="utf-8")
         print(key, row, flush=True)
 
     for part in wanted:
@@ -188,7 +188,7 @@ def main() -> None:
         from training_page import page
 
         rows = known([FILE, *given.also])
-        FILE.write_text(json.dumps(rows, indent=1), encoding="utf-8")
+        FILE.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
         text = page(rows, parts(), f"{platform.machine()}, one thread, torch {torch.__version__}")
         (HERE.parent / "docs" / "training.md").write_text(text, encoding="utf-8")
 

@@ -20,7 +20,8 @@ Row = dict[str, Any]
 class Way:
     """A method and the settings of its optimizer; what is None is as the task has it.
 
-    start, end: of the rise, as parts of all steps. cycles: magnitudes go in as many cuts, and the
+    smooth: how much of a label goes to the other classes. start, end: of the rise, as parts of all
+    steps. cycles: magnitudes go in as many cuts, and the
     learning rate starts anew after each (Renda et al. 2020).
     """
 
@@ -28,6 +29,7 @@ class Way:
     rate: float | None = None
     decay: float | None = None
     adam: bool = False
+    smooth: float = 0.0
     start: float = 0.05
     end: float = 0.5
     cycles: int = 0
@@ -37,7 +39,7 @@ class Way:
         """The task with these settings."""
         given = {"rate": self.rate, "decay": self.decay}
         found = {key: value for key, value in given.items() if value is not None}
-        return replace(task, adam=self.adam, **found)
+        return replace(task, adam=self.adam, smooth=self.smooth, **found)
 
     def schedule(self, optimizer: Optimizer, steps: int) -> LRScheduler:
         """Of the learning rate."""
@@ -71,6 +73,8 @@ WAYS = {
     "dense, weight decay 5e-4": Way("dense", decay=5e-4),
     "dense, weight decay 1e-3": Way("dense", decay=1e-3),
     "dense, weight decay 2e-3": Way("dense", decay=2e-3),
+    "dense, labels smoothed": Way("dense", smooth=0.1),
+    "dense, rate 0.1, labels smoothed": Way("dense", rate=0.1, smooth=0.1),
     "dense, Adam": Way("dense", adam=True, rate=1.2e-3, decay=0.0),
     "gmp": Way(),
     "gmp, weight decay 5e-4": Way(decay=5e-4),
@@ -80,7 +84,9 @@ WAYS = {
     "gmp, weight decay 1e-3, to 75 %": Way(decay=1e-3, end=0.75),
     "gmp, weight decay 1e-3, LAMP": Way(decay=1e-3, fields={"allocate": "lamp"}),
     "gmp, weight decay 1e-3, uniform": Way(decay=1e-3, fields={"allocate": "uniform"}),
+    "gmp, rate 0.1, labels smoothed, to 75 %": Way(rate=0.1, smooth=0.1, end=0.75),
     "gmp, Adam": Way(adam=True, rate=1.2e-3, decay=0.0),
+    "GraNet, rate 0.1, labels smoothed": Way("granet", rate=0.1, smooth=0.1, end=0.75),
     "GraNet, weight decay 1e-3": Way("granet", end=0.6, decay=1e-3),
     "DNS, weight decay 1e-3": Way("dns", decay=1e-3),
     "AC/DC, weight decay 1e-3": Way("ac_dc", end=0.75, decay=1e-3),
@@ -99,11 +105,16 @@ def best(rows: Mapping[str, Row], task: str, dense: bool) -> str | None:
     return max(means, key=lambda way: sum(means[way]) / len(means[way]), default=None)
 
 
+def settings(way: Way) -> tuple[Any, ...]:
+    """Of the optimizer and the loss."""
+    return way.rate, way.decay, way.adam, way.smooth
+
+
 def alike(way: str) -> str | None:
-    """The dense way with the same optimizer, rate and weight decay, if there is one."""
+    """The dense way with the same optimizer, rate, weight decay and labels, if there is one."""
     wanted = WAYS[way]
     for name, other in WAYS.items():
-        same = (other.rate, other.decay, other.adam) == (wanted.rate, wanted.decay, wanted.adam)
+        same = settings(other) == settings(wanted)
         if same and other.method == "dense":
             return name
     return None

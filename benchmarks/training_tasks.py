@@ -24,16 +24,18 @@ HELD = 10_000
 class Task:
     """What is trained, for how many steps, and how its quality is measured.
 
-    loss: of the model on the next batch of a generator. report: figures of a trained model.
+    loss: of the model on the next batch of a generator, with labels smoothed by `smooth`.
+    report: figures of a trained model.
     """
 
     build: Callable[[], nn.Module]
     steps: int
-    loss: Callable[[nn.Module, torch.Generator], Tensor]
+    loss: Callable[[nn.Module, torch.Generator, float], Tensor]
     report: Callable[[nn.Module], dict[str, float]]
     rate: float
     decay: float = 0.0
     adam: bool = False
+    smooth: float = 0.0
     scope: Any = None
 
     def optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
@@ -76,9 +78,9 @@ def classifier(
     build: Callable[[], nn.Module], steps: int, rate: float,
     x: Tensor, y: Tensor, unseen: Tensor, labels: Tensor, batch: int = 128, **how: Any,
 ) -> Task:  # fmt: skip
-    def loss(model: nn.Module, generator: torch.Generator) -> Tensor:
+    def loss(model: nn.Module, generator: torch.Generator, smooth: float) -> Tensor:
         chosen = torch.randint(len(x), (batch,), generator=generator).to(x.device)
-        return cross_entropy(model(x[chosen]), y[chosen])
+        return cross_entropy(model(x[chosen]), y[chosen], label_smoothing=smooth)
 
     def report(model: nn.Module) -> dict[str, float]:
         outputs = torch.cat([model(part) for part in unseen.split(1000)])
@@ -147,11 +149,12 @@ def resnet20(steps: int = 2000) -> Task:
     """Images are mirrored at random, half of them."""
     x, y, unseen, labels = cifar()
 
-    def loss(model: nn.Module, generator: torch.Generator) -> Tensor:
+    def loss(model: nn.Module, generator: torch.Generator, smooth: float) -> Tensor:
         chosen = torch.randint(len(x), (128,), generator=generator).to(x.device)
         mirrored = torch.rand(128, 1, 1, 1, generator=generator).to(x.device) < 0.5
         taken = x[chosen]
-        return cross_entropy(model(torch.where(mirrored, taken.flip(3), taken)), y[chosen])
+        outputs = model(torch.where(mirrored, taken.flip(3), taken))
+        return cross_entropy(outputs, y[chosen], label_smoothing=smooth)
 
     task = classifier(lambda: _loaders().CifarResNet(20), steps, 0.1, x, y, unseen, labels)
     return replace(task, loss=loss, decay=5e-4)
@@ -167,10 +170,11 @@ def gpt(steps: int = 300) -> Task:
     loaders = _loaders()
     text, unseen = (part.to(DEVICE) for part in loaders.shakespeare())
 
-    def loss(model: nn.Module, generator: torch.Generator) -> Tensor:
+    def loss(model: nn.Module, generator: torch.Generator, smooth: float) -> Tensor:
         starts = torch.randint(len(text) - 65, (16, 1), generator=generator)
         taken = text[(starts + torch.arange(65)).to(text.device)]
-        return cross_entropy(model(taken[:, :-1]).flatten(0, 1), taken[:, 1:].flatten())
+        outputs = model(taken[:, :-1]).flatten(0, 1)
+        return cross_entropy(outputs, taken[:, 1:].flatten(), label_smoothing=smooth)
 
     def report(model: nn.Module) -> dict[str, float]:
         return {"nats": loaders.ev_gpt(model, unseen[:40_000])}
