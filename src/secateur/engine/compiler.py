@@ -27,6 +27,7 @@ from secateur.engine.graph import Graph
 from secateur.engine.program import Parts, Program
 from secateur.engine.report import Report, Row
 from secateur.engine.report import faster as _faster
+from secateur.engine.settle import settle
 from secateur.measure.clock import compare
 from secateur.measure.latency_cache import TimeCache, conditions
 
@@ -132,6 +133,7 @@ def compile_network(
     with torch.no_grad():
         shapes, _ = observed(graph, values)
         decisions = decide(graph, shapes, known)
+        decisions = settle(graph, shapes, decisions, values, known)
         parts = assemble(graph, shapes, decisions)
         program = _depth_first(parts, values)
         expected = run_detached(model, call)

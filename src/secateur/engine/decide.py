@@ -6,11 +6,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from time import perf_counter
+from typing import NamedTuple
 
 import numpy as np
 import torch
 
 from secateur.core.errors import InputError, SecateurError
+from secateur.engine.arena import Arena
 from secateur.engine.graph import Graph, Node
 from secateur.engine.kernels import build, is_flat, names, planes_of
 from secateur.engine.layer import Dense, Layer
@@ -25,7 +27,7 @@ from secateur.runtime.planes import Planes
 TORCH = "torch"
 SEQUENCE = "llvm-recurrent"
 _LEAST, _MOST = 0.004, 0.15  # seconds that a candidate is timed
-_EVICT = 1 << 18  # floats that are read in between: what is timed finds a used cache
+_EVICT = 1 << 20  # floats that are read in between: what is timed finds a used cache
 Shapes = Mapping[str, Sequence[int]]
 
 
@@ -42,6 +44,13 @@ class Decision:
     why: str = ""
 
 
+class Run(NamedTuple):
+    """A call to be timed, and the input that it reads."""
+
+    call: Callable[[], object]
+    x: torch.Tensor
+
+
 def decide(graph: Graph, shapes: Shapes, known: TimeCache) -> dict[str, Decision]:
     """Time every layer's kernels, on memory as in the network, and take the fastest.
 
@@ -50,12 +59,14 @@ def decide(graph: Graph, shapes: Shapes, known: TimeCache) -> dict[str, Decision
     """
     layout = lay_out(graph, shapes, graph.layers)
     found: dict[str, Decision] = {}
-    for node in graph.nodes:
-        if node.op == "layer":
-            found[node.name] = _decide(graph, node, layout, shapes, known)
-        elif node.op == "recurrence":
-            found[node.name] = _decide_recurrence(graph, node, shapes, known)
-        known.save()
+    try:
+        for node in graph.nodes:
+            if node.op == "layer":
+                found[node.name] = _decide(graph, node, layout, shapes, known)
+            elif node.op == "recurrence":
+                found[node.name] = _decide_recurrence(graph, node, shapes, known)
+    finally:
+        known.save()  # once: it reads and writes the whole file
     return found
 
 
@@ -70,20 +81,18 @@ def _decide_recurrence(graph: Graph, node: Node, shapes: Shapes, known: TimeCach
         seconds = known.get(f"{key} {name}")
         if seconds is None:
             run = Steps(layer, sparse=name == SEQUENCE)
-            seconds = known[f"{key} {name}"] = _seconds(partial(run, x, given))
+            seconds = known[f"{key} {name}"] = _seconds(Run(partial(run, x, given), x))
         times[name] = 1000 * seconds
     best = min(times, key=lambda name: times[name])
     return Decision(best, times[best], times[TORCH])
 
 
 def _decide(graph: Graph, node: Node, layout: Layout, shapes: Shapes, known: TimeCache) -> Decision:
-    layer = graph.layers[node.name]
-    shape, out = shapes[node.refs[0]], layout.values[node.name]
-    inside = layout.split.get(node.name) or layout.values[node.refs[0]]
-    images = shape[0] if out.image else 1
-    key = _key(layer, inside, out, images)
+    layer, shape = graph.layers[node.name], shapes[node.refs[0]]
+    inside, out = forms(graph, node, layout, shapes)
+    key, images = key_of(graph, node, layout, shapes), _images(out, shape)
 
-    def timed(kernel: str, make: Callable[[], Callable[[], object]]) -> float:
+    def timed(kernel: str, make: Callable[[], Run]) -> float:
         seconds = known.get(f"{key} {kernel}")
         if seconds is None:
             seconds = known[f"{key} {kernel}"] = _seconds(make())
@@ -120,13 +129,9 @@ def assemble(graph: Graph, shapes: Shapes, decisions: Mapping[str, Decision]) ->
     by_name = {node.name: node for node in graph.nodes}
     kernels = {}
     for name, kernel in chosen.items():
-        layer, out, source = graph.layers[name], layout.values[name], by_name[name].refs[0]
-        if layer.dims:
-            inside = layout.split.get(name) or layout.values[source]
-        else:
-            inside = out if name in plain else tokens(shapes[source])
+        layer = graph.layers[name]
         _check(by_name[name], layer, shapes)
-        planes = planes_of(layer, inside, out)
+        planes = planes_of(layer, *forms(graph, by_name[name], layout, shapes))
         kernels[name] = Chosen(build(kernel, layer, planes), np.diff(planes.indptr))
     sequences = {
         name: Steps(graph.layers[name], sparse=True)
@@ -149,52 +154,68 @@ def _check(node: Node, layer: Layer, shapes: Shapes) -> None:
         )
 
 
-def _key(layer: Layer, inside: Form, out: Form, images: int) -> str:
-    """What times depend on: everything but values and the pattern itself."""
+def forms(graph: Graph, node: Node, layout: Layout, shapes: Shapes) -> tuple[Form, Form]:
+    """What a layer reads (the phases, for a strided convolution) and writes."""
+    out, source = layout.values[node.name], node.refs[0]
+    if graph.layers[node.name].dims:
+        return layout.split.get(node.name) or layout.values[source], out
+    return tokens(shapes[source]) if out.pitch else out, out
+
+
+def _images(out: Form, shape: Sequence[int]) -> int:
+    return shape[0] if out.image else 1
+
+
+def key_of(graph: Graph, node: Node, layout: Layout, shapes: Shapes) -> str:
+    """What a layer's times depend on: everything but values and the pattern itself."""
+    layer, (inside, out) = graph.layers[node.name], forms(graph, node, layout, shapes)
+    images = _images(out, shapes[node.refs[0]])
     weight = "x".join(str(n) for n in layer.weight.shape)
     window = "".join(str(p) for p in (*layer.stride, *layer.padding, *layer.dilation))
     lies = f"{inside.pitch} {out.pitch} {out.row} {out.size[0]}x{out.size[1]} {images}"
     density = round(40 * layer.weight.density) / 40
     joined = f"{layer.activation}{'+' if layer.residual else ''}"
-    return f"layer {weight} {window} {layer.groups} {joined} {lies} {density:.3f}"
+    return f"cold layer {weight} {window} {layer.groups} {joined} {lies} {density:.3f}"
 
 
-def _alone(
-    name: str, layer: Layer, planes: Planes, inside: Form, out: Form, images: int
-) -> Callable[[], object]:
-    """A call of one kernel on memory of its own."""
+def _alone(name: str, layer: Layer, planes: Planes, inside: Form, out: Form, images: int) -> Run:
+    """A call of one kernel on memory like a program's, the residual in the output's place."""
     kernel = build(name, layer, planes)
     high = max(planes.reach[1], 0)
     columns = -(-(high + inside.positions) // inside.pitch)
-    floats = [columns * inside.pitch, layer.out * out.pitch, layer.out * out.pitch]
-    steps = (floats[0], floats[1], floats[2] if layer.residual else 0)
+    steps = (columns * inside.pitch, layer.out * out.pitch, layer.out * out.pitch * layer.residual)
     room = max(0, -planes.reach[0]) + inside.pitch + 64
-    held = [torch.randn(images * n + 2 * room) for n in floats]
-    starts = tuple(t.data_ptr() + 4 * room for t in held)
-    first, second, third = starts if layer.residual else (*starts[:2], 0)
+    arena = Arena()
+    x, y = (arena.take(str(n), images * n + 2 * room, None).tensor for n in steps[:2])
+    first, second = x.normal_().data_ptr() + 4 * room, y.normal_().data_ptr() + 4 * room
+    starts = (first, second, second if layer.residual else 0)
     chosen = Chosen(kernel, np.diff(planes.indptr))
-    step = PlanesStep(chosen, layer.out, out.positions, images, (first, second, third), steps, held)
-    return lambda: step([])
+    step = PlanesStep(chosen, layer.out, out.positions, images, starts, steps, (x, y))
+    return Run(lambda: step([]), x)
 
 
-def _dense(layer: Layer, shape: Sequence[int], out: Sequence[int]) -> Callable[[], object]:
+def _dense(layer: Layer, shape: Sequence[int], out: Sequence[int]) -> Run:
     """A call of torch's operation, with all that was fused."""
     dense, x = Dense(layer), torch.randn(tuple(shape))
     residual = torch.randn(tuple(out)) if layer.residual else None
-    return lambda: dense(x, residual)
+    return Run(lambda: dense(x, residual), x)
 
 
-def _seconds(run: Callable[[], object]) -> float:
-    """Seconds of a call: the least of several, each after other memory was read."""
+def _seconds(run: Run) -> float:
+    """Seconds of a call: the least of several, each after other memory and its input were read.
+
+    So it finds weights, code and output where they are when the rest of a network has run.
+    """
     other, best = torch.zeros(_EVICT), float("inf")
     start = perf_counter()
     runs = 0
     with torch.no_grad():
-        run()
+        run.call()
         while runs < 3 or (best * runs < _LEAST and runs < 20):
             other.sum()
+            run.x.sum()
             before = perf_counter()
-            run()
+            run.call()
             best = min(best, perf_counter() - before)
             runs += 1
             if perf_counter() - start > _MOST:

@@ -91,7 +91,7 @@ class Program:
 
     def __call__(self, inputs: Sequence[Any]) -> list[Any]:
         """Run all steps; what is given back is the caller's own."""
-        run = [*inputs, *[None] * (self._size - len(inputs))]
+        run = self.begin(inputs)
         for _, step in self.steps:
             step(run)
         given: list[Any] = [run[v.place] if isinstance(v, Slot) else v for v, _ in self._outputs]
@@ -99,6 +99,10 @@ class Program:
             value.clone(memory_format=torch.contiguous_format) if ours else value
             for value, (_, ours) in zip(given, self._outputs, strict=True)
         ]
+
+    def begin(self, inputs: Sequence[Any]) -> list[Any]:
+        """What the steps of one run work on."""
+        return [*inputs, *[None] * (self._size - len(inputs))]
 
     def _output(self, item: Any) -> tuple[Any, bool]:
         """A value to give back, and whether it must be copied, as the memory is ours."""

@@ -52,6 +52,11 @@ class PlanesStep:
             self._tasks[threads] = Tasks(self.chosen.kernel.address, self.table(threads))
         self._tasks[threads]()
 
+    def use(self, chosen: Chosen) -> None:
+        """Run another kernel of the same layer from now on."""
+        self.chosen = chosen
+        self._tasks.clear()
+
     def table(self, threads: int) -> np.ndarray:
         """Addresses and ranges, one task a row."""
         planes, positions, images = self.planes, self.positions, self.images

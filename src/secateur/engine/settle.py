@@ -1,0 +1,160 @@
+"""Kernels compared once more in the running network, where caches are as they are in it.
+
+Alone, a layer finds its input near, or all of it far away. In its network it finds what the layers
+before it left in the caches, which kernels bear differently.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from time import perf_counter
+from typing import Any
+
+from secateur.core.errors import SecateurError
+from secateur.engine.chain import ChainStep
+from secateur.engine.decide import Decision, Shapes, assemble, forms, key_of
+from secateur.engine.graph import Graph, Node
+from secateur.engine.kernels import build, is_flat, names, planes_of
+from secateur.engine.layout import Layout, lay_out
+from secateur.engine.program import Parts, Program
+from secateur.engine.steps import Chosen, PlanesStep, Step
+from secateur.measure.latency_cache import TimeCache
+
+_MOST, _NEAR = 4, 1.7  # kernels of a layer that are compared, and how much slower they are alone
+_TURNS, _SECONDS = 8, 2.0  # runs with each of them at least, and at most after three
+_BETTER = 0.98  # a kernel that won alone stays, but for one that takes less than this
+
+
+@dataclass(frozen=True)
+class Rival:
+    """Layers that are alike: their nodes, and the kernels that may run them, the first for now."""
+
+    nodes: tuple[Node, ...]
+    kernels: tuple[str, ...]
+
+
+def settle(
+    graph: Graph,
+    shapes: Shapes,
+    decisions: Mapping[str, Decision],
+    values: Sequence[Any],
+    known: TimeCache,
+) -> dict[str, Decision]:
+    """The decisions, with the kernels that are fastest in the network; `known`: times so far.
+
+    One of each kind of layers changes its kernel from run to run. What took the least time in the
+    faster half of the runs is taken for all of them.
+    """
+    layout = lay_out(graph, shapes, graph.layers)
+    nodes = [node for node in graph.nodes if node.op == "layer" and node.name in decisions]
+    keyed = {node.name: key_of(graph, node, layout, shapes) for node in nodes}
+    alike: dict[str, list[Node]] = {}
+    for node in nodes:
+        alike.setdefault(keyed[node.name], []).append(node)
+    rivals: dict[str, Rival] = {}
+    for key, group in alike.items():
+        alone = _alone(graph, group[0], key, layout, shapes, known)
+        kernels = _close(decisions[group[0].name], alone)
+        if len(kernels) > 1:
+            rivals[key] = Rival(tuple(group), kernels)
+    context = hashlib.sha256("\n".join(keyed.values()).encode()).hexdigest()[:12]
+
+    def place(key: str, kernel: str) -> str:
+        return f"{key} {kernel} in {context}"
+
+    if any(known.get(place(k, n)) is None for k, rival in rivals.items() for n in rival.kernels):
+        parts = assemble(graph, shapes, decisions)
+        for key, times in _in_turns(parts, shapes, rivals, values).items():
+            for kernel, seconds in times.items():
+                known[place(key, kernel)] = seconds
+        known.save()
+    found = dict(decisions)
+    for key, rival in rivals.items():
+        times = {n: known.get(place(key, n)) or float("inf") for n in rival.kernels}
+        times[rival.kernels[0]] *= _BETTER
+        best = min(rival.kernels, key=lambda n: times[n])
+        ms = 1000 * (known.get(f"{key} {best}") or 0.0)
+        for node in rival.nodes:
+            found[node.name] = replace(found[node.name], kernel=best, ms=ms)
+    return found
+
+
+def _alone(
+    graph: Graph, node: Node, key: str, layout: Layout, shapes: Shapes, known: TimeCache
+) -> dict[str, float]:
+    """Milliseconds that each kernel of a layer took alone."""
+    layer, (inside, out) = graph.layers[node.name], forms(graph, node, layout, shapes)
+    images = shapes[node.refs[0]][0] if out.image else 1
+    there = names(layer, planes_of(layer, inside, out), out.positions * images)
+    times = {name: known.get(f"{key} {name}") for name in there}
+    return {name: 1000 * seconds for name, seconds in times.items() if seconds is not None}
+
+
+def _close(decision: Decision, alone: Mapping[str, float]) -> tuple[str, ...]:
+    """The kernel that won, and those that are not much slower."""
+    if decision.kernel not in alone or is_flat(decision.kernel):
+        return ()
+    most = min(_NEAR * decision.ms, decision.dense_ms)
+    others = [n for n in sorted(alone, key=lambda n: alone[n]) if n != decision.kernel]
+    fit = [n for n in others if alone[n] < most and not is_flat(n)]
+    return decision.kernel, *fit[: _MOST - 1]
+
+
+def _in_turns(
+    parts: Parts, shapes: Shapes, rivals: Mapping[str, Rival], values: Sequence[Any]
+) -> dict[str, dict[str, float]]:
+    """Seconds of each kernel in the network."""
+    graph = parts.graph
+    program = Program(parts, values)
+    steps: list[Step] = []
+    for _, step in program.steps:
+        steps += step.steps if isinstance(step, ChainStep) else [step]
+    planes = [step for step in steps if isinstance(step, PlanesStep)]
+    own = dict(zip((n.name for n in graph.nodes if n.name in parts.kernels), planes, strict=True))
+    changing: dict[str, tuple[PlanesStep, dict[str, Chosen]]] = {}
+    for key, rival in rivals.items():
+        node = rival.nodes[len(rival.nodes) // 2]
+        layer, step = graph.layers[node.name], own[node.name]
+        numbers = planes_of(layer, *forms(graph, node, parts.layout, shapes))
+        made = {rival.kernels[0]: step.chosen}
+        for kernel in rival.kernels[1:]:
+            try:
+                made[kernel] = Chosen(build(kernel, layer, numbers), step.chosen.weights)
+            except SecateurError:
+                continue
+        changing[key] = step, made
+    return _timed(program, steps, changing, values)
+
+
+def _timed(
+    program: Program,
+    steps: Sequence[Step],
+    changing: Mapping[str, tuple[PlanesStep, dict[str, Chosen]]],
+    values: Sequence[Any],
+) -> dict[str, dict[str, float]]:
+    """The mean of the faster half of the runs of each kernel."""
+    spent: dict[str, dict[str, list[float]]] = {key: {} for key in changing}
+    watched = {id(step): key for key, (step, _) in changing.items()}
+    most = max((len(made) for _, made in changing.values()), default=0)
+    start = perf_counter()
+    for turn in range(most * (_TURNS + 1)):
+        if turn >= 4 * most and perf_counter() - start > _SECONDS:
+            break
+        now = {}
+        for key, (step, made) in changing.items():
+            now[key] = list(made)[turn % len(made)]
+            step.use(made[now[key]])
+        run = program.begin(values)
+        for step in steps:
+            before = perf_counter()
+            step(run)
+            took = perf_counter() - before
+            key = watched.get(id(step))
+            if key is not None and turn >= most:  # the first time, pages are new
+                spent[key].setdefault(now[key], []).append(took)
+    return {
+        key: {n: sum(sorted(t)[: -(-len(t) // 2)]) / -(-len(t) // 2) for n, t in times.items()}
+        for key, times in spent.items()
+    }
