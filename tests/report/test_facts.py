@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from secateur import api
 from secateur.core.attempt import Attempt
-from secateur.core.budget import Params, Sparsity
+from secateur.core.budget import MACs, Params, Sparsity
 from secateur.core.chart import Chart, Mark
 from secateur.core.drawing import Drawing, Edge, Node
 from secateur.core.errors import FileError, InputError
@@ -21,6 +21,7 @@ from secateur.core.frontier import Frontier, Point
 from secateur.core.page import Line, Table
 from secateur.core.panel import Panel
 from secateur.core.result import Result
+from secateur.core.schedule import Steps
 from secateur.report.facts import Facts, Part, parts
 from secateur.units import Layer, Weight
 
@@ -70,8 +71,32 @@ def test_removed_blocks_are_parts() -> None:
     result = api.prune(Deep(), EXAMPLE, unit=Layer(), budget=Params("70%"), latency=False)
     found = {part.name: part for part in parts(result)}
     (name,) = result.plan.removed
-    assert found[name] == Part(name, "removed", 4 * 8 + 8 + 8 * 4 + 4, 0)
+    assert found[name] == Part(name, "removed", 4 * 8 + 8 + 8 * 4 + 4, 0, (2 * 2 * 4 * 8, 0))
     assert sum(part.before for part in found.values()) == result.before.params
+
+
+class Mixed(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(3, 8, 3, groups=1), nn.BatchNorm2d(8)
+        self.deep, self.lstm = nn.Conv2d(8, 8, 3, groups=8), nn.LSTM(8, 6, batch_first=True)
+        self.head = nn.Linear(6, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.deep(self.norm(self.conv(x)).relu()).flatten(2).transpose(1, 2)
+        return self.head(self.lstm(x)[0])
+
+
+@pytest.mark.parametrize("schedule", [None, Steps(2)])
+def test_work_adds_up_to_that_of_the_model(schedule: Steps | None) -> None:
+    x, how = torch.randn(2, 3, 8, 8), {"budget": MACs("40%"), "latency": False}
+    result = api.prune(Mixed(), x, schedule=schedule, **how)
+    found = parts(result)
+    assert sum(part.work[0] for part in found) == result.before.macs
+    assert sum(part.work[1] for part in found) == result.after.macs
+    assert {part.name for part in found if not part.work[0]} == {"norm"}
+    again = api.prune(result.model, x, **how)  # of the network before the first nobody counted
+    assert not any(part.work[0] for part in parts(again))
 
 
 def test_zeros_do_not_count_as_left() -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
+import pytest
 
 from secateur.core.attempt import Attempt
 from secateur.core.chart import Chart, Mark
@@ -127,6 +129,19 @@ def test_it_can_be_read_without_eyes_or_a_mouse() -> None:
     assert len(blocks) == 3
     assert all("parameters" in (attrs["aria-label"] or "") for attrs in blocks)
     assert {"header", "main", "section", "h1", "h2"} <= set(tags)
+
+
+def test_blocks_are_as_wide_as_the_root_of_their_work() -> None:
+    parts = (Part("a", "Conv2d", 10, 5, (400, 100)), Part("b", "Linear", 90, 90, (100, 100)))
+    text = document(replace(facts(), parts=(*parts, Part("c", "BatchNorm2d", 8, 4))))
+    widths = [
+        float(w) - 0.7 for w in re.findall(r'<li tabindex="0" style="width:([\d.]+)rem', text)
+    ]
+    assert widths == pytest.approx([9.0, 4.5, 0.0], abs=0.01)
+    assert re.findall(r'<i style="width:([\d.]+)%', text) == ["25.0", "100.0", "50.0"]
+    assert "10 → 5 (50.0% removed) parameters, 400 → 100 (75.0% removed) MACs" in text
+    assert "MACs left" in text
+    assert "MACs" not in document(replace(facts(), parts=(Part("a", "x", 2, 1),)))
 
 
 def test_empty_sections_are_left_out() -> None:

@@ -329,6 +329,7 @@ def _result(
         for k, a in enumerate((trial.before, trial.amounts))
     )
     assert trial.verification is not None
+    costs = shop.decider.cost.by_module()
     return Result(
         model=model,
         plan=trial.plan,
@@ -343,4 +344,5 @@ def _result(
         search=found.lines,
         attempts=found.attempts,
         cycles=len(_plans(found)),
+        work={module: cost.macs for module, cost in costs.items() if cost.macs},
     )

@@ -29,7 +29,7 @@ class Result:
     what each repair did. quality: before and after, with its standard error and whose samples.
     search, attempts: how goals were met, in sentences and in records. verification: None where
     nothing was cut. masks: where single weights were removed, which of them stay (True), by
-    parameter.
+    parameter. work: multiply-accumulates before, by module, where they were counted.
 
     Example:
         >>> result = Result(None, Plan("f" * 64, {}), (), Measured(200, 4000, 800),
@@ -58,6 +58,7 @@ class Result:
     attempts: tuple[Attempt, ...] = ()
     masks: Mapping[str, Tensor] = field(default_factory=dict, repr=False)
     cycles: int = 1
+    work: Mapping[str, int] = field(default_factory=dict, repr=False)
 
     @property
     def name(self) -> str:

@@ -28,12 +28,16 @@ _HINT = "the file was changed or damaged; save the result again"
 
 @dataclass(frozen=True)
 class Part:
-    """One module that has parameters of its own, and how many of them are left and not zero."""
+    """One module that has parameters of its own, and how many of them are left and not zero.
+
+    work: its multiply-accumulates before, and those that are left; zeros where nobody counted.
+    """
 
     name: str
     kind: str
     before: int
     after: int
+    work: tuple[int, int] = (0, 0)
 
 
 @dataclass(frozen=True)
@@ -123,14 +127,16 @@ class Facts:
 def parts(result: Result) -> tuple[Part, ...]:
     """Parameters before and after, by module; a tensor that is used twice counts once.
 
-    Sizes before come from the plans: what the first one that cuts a tensor says of it. Blocks that
-    were removed come last and together: what they had is what the other modules had not.
+    Sizes before come from the plans: what the first one that cuts a tensor says of it. Work shrinks
+    as the weights do that it is done with. Blocks that were removed come last and together: what
+    they had is what the other modules had not.
     """
     before: dict[str, int] = {}
     for plan in result.plans:
         for name, layouts in plan.layouts.items():
             before.setdefault(name, math.prod(layout.size for layout in layouts))
     owners: dict[str, tuple[str, dict[str, list[int]]]] = {}
+    worked: dict[str, list[int]] = {}
     for module_name, module in result.model.named_modules():
         kind = type(module).__name__
         owners.update({module_name: (kind, {})} if module._parameters else {})
@@ -140,16 +146,26 @@ def parts(result: Result) -> tuple[Part, ...]:
         owner = name.rpartition(".")[0]
         if owner in owners:  # else a parametrisation made the tensor
             owners[owner][1][name] = [before.get(name, parameter.numel()), left]
-    found = [
-        Part(name, kind, sum(n for n, _ in sizes.values()), sum(n for _, n in sizes.values()))
-        for name, (kind, sizes) in owners.items()
-        if sizes
-    ]
+            if parameter.dim() > 1:
+                weights = worked.setdefault(owner, [0, 0])
+                weights[0] += owners[owner][1][name][0]
+                weights[1] += left
+    counted = result.work if len(result.plans) == result.cycles else {}  # of the first network
+    found = []
+    for name, (kind, sizes) in owners.items():
+        if sizes:
+            old, new = (sum(pair[k] for pair in sizes.values()) for k in (0, 1))
+            whole, left = worked.get(name, (old, new))
+            macs = counted.get(name, 0)
+            work = (macs, round(macs * left / max(1, whole)))
+            found.append(Part(name, kind, old, new, work))
     removed = [name for plan in result.plans for name in plan.removed]
     if removed:
         total = result.plans[0].predicted.get("params", (0, 0))[0]
         rest = max(0, total - sum(part.before for part in found))
-        found.append(Part(", ".join(removed), "removed", rest, 0))
+        inside = tuple(f"{name}." for name in removed)
+        macs = sum(n for name, n in counted.items() if f"{name}.".startswith(inside))
+        found.append(Part(", ".join(removed), "removed", rest, 0, (macs, 0)))
     return tuple(found)
 
 
@@ -211,12 +227,17 @@ def _line(value: Any) -> Line:
 def _part(value: Any) -> Part:
     _require(
         isinstance(value, dict)
-        and value.keys() == {"name", "kind", "before", "after"}
+        and value.keys() == {"name", "kind", "before", "after", "work"}
         and all(isinstance(value[name], str) for name in ("name", "kind"))
-        and all(type(value[name]) is int and value[name] >= 0 for name in ("before", "after")),
+        and isinstance(value["work"], list)
+        and len(value["work"]) == 2
+        and all(
+            type(n) is int and n >= 0 for n in (value["before"], value["after"], *value["work"])
+        ),
         "parts",
     )
-    return Part(**value)
+    old, new = value["work"]
+    return Part(value["name"], value["kind"], value["before"], value["after"], (old, new))
 
 
 def _frozen(value: Any) -> Frozen:

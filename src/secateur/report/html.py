@@ -55,49 +55,64 @@ def _verdict(facts: Facts) -> str:
 
 
 def _network(parts: Sequence[Part]) -> str:
-    """Blocks in the model's order, as wide as the root of their parameters, and a table."""
+    """Blocks in the model's order, as wide as the root of what they cost, and a table."""
     if not parts:
         return ""
-    largest = max(math.sqrt(part.before) for part in parts) or 1.0
-    scale = min(9.0, 72 / math.sqrt(len(parts))) / largest  # rem for the root of a parameter
-    blocks = "\n".join(_block(part, scale) for part in parts)
-    rows = [
-        f'<tr><th scope="row">{escape(part.name or "(the model)")}</th>'
-        f'<td class="text">{escape(part.kind)}</td>'
-        f'<td data-value="{part.before}">{part.before:,}</td>'
-        f'<td data-value="{part.after}">{part.after:,}</td>'
-        f'<td data-value="{_removed(part):.6f}">{_removed(part):.1%}</td></tr>'
-        for part in parts
-    ]
-    heads = ("module", "kind", "before", "after", "removed")
+    worked = any(part.work[0] for part in parts)
+    costs = [part.work if worked else (part.before, part.after) for part in parts]
+    largest = max(math.sqrt(before) for before, _ in costs) or 1.0
+    scale = min(9.0, 72 / math.sqrt(len(parts))) / largest  # rem for the root of one
+    blocks = "\n".join(_block(*each, scale) for each in zip(parts, costs, strict=True))
+    rows = [_row(part, worked) for part in parts]
+    heads = ("module", "kind", "parameters", "left", "removed")
+    heads += ("MACs", "MACs left", "MACs removed") if worked else ()
     columns = "".join(f'<th scope="col">{name}</th>' for name in heads)
     return (
         '<p class="quiet">One block a module, in the model\'s order: the wider, the more '
-        "parameters; the filled part is what is left. Rest on a block, or move to it with the "
-        f'Tab key, for its numbers.</p>\n<ol class="net">\n{blocks}\n</ol>\n'
+        f"{'MACs' if worked else 'parameters'}; the filled part is what is left. Rest on a block, "
+        "or move to it with the Tab key, for its numbers."
+        f'</p>\n<ol class="net">\n{blocks}\n</ol>\n'
         f"<details><summary>{plural(len(parts), 'module')} as a table</summary>"
-        '<div class="wide"><table class="sortable"><caption>Parameters by module, zeros not '
+        '<div class="wide"><table class="sortable"><caption>Cost by module, zeros not '
         f"counted</caption><thead><tr>{columns}</tr></thead><tbody>\n"
         + "\n".join(rows)
         + "\n</tbody></table></div></details>"
     )
 
 
-def _block(part: Part, scale: float) -> str:
-    width = 0.7 + scale * math.sqrt(part.before)
-    text = escape(
-        f"{part.name or '(the model)'}, {part.kind}: {part.before:,} → {part.after:,} "
-        f"parameters, {_removed(part):.1%} removed"
+def _row(part: Part, worked: bool) -> str:
+    pairs = [(part.before, part.after), *([part.work] if worked else [])]
+    cells = "".join(
+        f'<td data-value="{before}">{before:,}</td><td data-value="{after}">{after:,}</td>'
+        f'<td data-value="{_removed(before, after):.6f}">{_removed(before, after):.1%}</td>'
+        for before, after in pairs
     )
     return (
-        f'<li tabindex="0" style="width:{width:.2f}rem" aria-label="{text}">'
-        f'<i style="width:{100 * (1 - _removed(part)):.1f}%"></i>'
+        f'<tr><th scope="row">{escape(part.name or "(the model)")}</th>'
+        f'<td class="text">{escape(part.kind)}</td>{cells}</tr>'
+    )
+
+
+def _block(part: Part, cost: tuple[int, int], scale: float) -> str:
+    text = (
+        f"{part.name or '(the model)'}, {part.kind}: {_change(part.before, part.after)} parameters"
+    )
+    if part.work[0]:
+        text += f", {_change(*part.work)} MACs"
+    left, text = 1 - _removed(*(cost if cost[0] else (part.before, part.after))), escape(text)
+    return (
+        f'<li tabindex="0" style="width:{0.7 + scale * math.sqrt(cost[0]):.2f}rem" '
+        f'aria-label="{text}"><i style="width:{100 * left:.1f}%"></i>'
         f'<span aria-hidden="true">{text}</span></li>'
     )
 
 
-def _removed(part: Part) -> float:
-    return 1 - part.after / part.before if part.before else 0.0
+def _change(before: int, after: int) -> str:
+    return f"{before:,} → {after:,} ({_removed(before, after):.1%} removed)"
+
+
+def _removed(before: int, after: int) -> float:
+    return 1 - after / before if before else 0.0
 
 
 def _search(attempts: Sequence[Attempt]) -> str:
