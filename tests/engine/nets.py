@@ -11,6 +11,7 @@ from secateur.engine.capture import capture
 from secateur.engine.decide import Decision, assemble
 from secateur.engine.fast import shapes_of
 from secateur.engine.fuse import fuse
+from secateur.engine.kernels import is_depthwise
 from secateur.engine.program import Program
 
 
@@ -60,6 +61,29 @@ class Encoder(nn.Module):
         return self.norm2(x + self.down(F.gelu(self.up(x))))
 
 
+class Inverted(nn.Module):
+    """Inverted bottlenecks: wider ones with depthwise convolutions in between, of some strides."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 6, 3, 2, 1)
+        self.up, self.each, self.down = self._block(6, 18, 6, 1, 3)
+        self.up2, self.each2, self.down2 = self._block(6, 12, 8, 2, 5)
+        self.twice = nn.Conv2d(8, 16, 3, (2, 1), 1, groups=8)
+        self.head = nn.Conv2d(16, 4, 1)
+
+    @staticmethod
+    def _block(i: int, wide: int, o: int, stride: int, k: int) -> tuple[nn.Module, ...]:
+        each = nn.Conv2d(wide, wide, k, stride, k // 2, groups=wide)
+        return nn.Conv2d(i, wide, 1), each, nn.Conv2d(wide, o, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu6(self.stem(x))
+        x = x + self.down(F.relu6(self.each(F.relu6(self.up(x)))))
+        x = self.down2(F.hardswish(self.each2(F.silu(self.up2(x)))))
+        return self.head(F.relu(self.twice(F.relu(x))))
+
+
 class Signal(nn.Module):
     """Convolutions over time."""
 
@@ -87,10 +111,16 @@ def prune(model: nn.Module, density: float = 0.2, seed: int = 0) -> nn.Module:
     return model.eval()
 
 
-def program(net: nn.Module, x: Tensor, kernel: str = "llvm-csr 2/1", block: int = 0) -> Program:
-    """A network with one kernel for all of its layers; block: by which these take turns."""
+def program(
+    net: nn.Module, x: Tensor, kernel: str = "llvm-csr 2/1", block: int = 0, depthwise: str = ""
+) -> Program:
+    """A network with one kernel for all of its layers; block: by which these take turns.
+
+    depthwise: another one for depthwise convolutions.
+    """
     graph = fuse(capture(net.eval(), as_call(net, x)))
-    decisions = {name: Decision(kernel, 1, 1) for name in graph.layers}
+    own = {name for name, layer in graph.layers.items() if depthwise and is_depthwise(layer)}
+    decisions = {n: Decision(depthwise if n in own else kernel, 1, 1) for n in graph.layers}
     parts = assemble(graph, shapes_of(graph, [x]), decisions)
     parts.block = block
     return Program(parts, [x])

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from tests.engine.nets import program
+from tests.engine.nets import Inverted, program
 from torch import Tensor, nn
 
-from secateur.engine.chain import ChainStep, Link, connect, schedule
+from secateur.engine.chain import CallsStep, ChainStep, Link, connect, schedule
 from secateur.engine.program import Program
 
 pytest.importorskip("llvmlite", reason="kernels need llvmlite")
@@ -80,12 +80,13 @@ class Bottlenecks(nn.Module):
 
 
 def chains(run: Program) -> list[int]:
-    return [len(step.steps) for _, step in run.steps if isinstance(step, ChainStep)]
+    calls = [s for _, step in run.steps if isinstance(step, CallsStep) for s in step.steps]
+    return [len(step.steps) for step in calls if isinstance(step, ChainStep)]
 
 
 @torch.no_grad()
 @pytest.mark.parametrize("images", [1, 3])
-@pytest.mark.parametrize("block", [0, 8, 40])
+@pytest.mark.parametrize("block", [8, 40])
 def test_networks_whose_layers_take_turns(images: int, block: int) -> None:
     net, x = Bottlenecks(), torch.randn(images, 6, 20, 17)
     run = program(net, x, block=block)
@@ -98,6 +99,24 @@ def test_networks_whose_layers_take_turns(images: int, block: int) -> None:
             assert torch.allclose(run([x])[0], net(x), atol=1e-5)
     finally:
         torch.set_num_threads(threads)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kernel", ["llvm-depthwise 4", "llvm-depthwise 3"])
+def test_depthwise_layers_take_turns_by_rows(kernel: str) -> None:
+    net, x = Inverted(), torch.randn(1, 3, 30, 27)
+    run = program(net, x, block=20, depthwise=kernel)
+    assert max(chains(run)) >= 3 and run.turns
+    assert torch.allclose(run([x])[0], net(x), atol=1e-5)
+
+
+@torch.no_grad()
+def test_without_turns_what_follows_each_other_is_one_call() -> None:
+    net, x = Bottlenecks(), torch.randn(1, 6, 20, 17)
+    run = program(net, x)
+    sizes = [len(step.steps) for _, step in run.steps if isinstance(step, CallsStep)]
+    assert sum(sizes) == 6 and max(sizes) >= 3 and not run.turns
+    assert torch.allclose(run([x])[0], net(x), atol=1e-5)
 
 
 @torch.no_grad()

@@ -46,7 +46,9 @@ def test_large_dense_layers_have_none() -> None:
     assert names(full, planes_of(full, form, form), 16) == []
 
 
-@pytest.mark.parametrize("name", ["", "mkl", "llvm-csr x", "llvm-csr 1", "vec-sliced", "vec-no 8"])
+@pytest.mark.parametrize(
+    "name", ["", "mkl", "llvm-csr x", "llvm-csr 1", "vec-sliced", "llvm-depthwise 4"]
+)
 def test_unknown_names(name: str) -> None:
     fc, form = layer(), tokens((16, 32))
     with pytest.raises(sc.SecateurError):

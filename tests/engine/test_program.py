@@ -5,7 +5,7 @@ import torch
 from tests.engine.nets import program
 from torch import Tensor, nn
 
-from secateur.engine.chain import ChainStep
+from secateur.engine.chain import CallsStep
 
 pytest.importorskip("llvmlite", reason="kernels need llvmlite")
 
@@ -101,8 +101,8 @@ def test_sums_are_written_over_what_is_not_read_again(kernel: str, images: int) 
         x = torch.randn(images, 4, 9, 8)
         for ours, theirs in zip(run([x]), net(x), strict=True):
             assert torch.allclose(ours, theirs, atol=1e-5)
-    steps = [step for _, step in run.steps if isinstance(step, ChainStep)]
-    places = [s.places(0)[1:] for step in steps for s in step.steps]
+    steps = [s for _, step in run.steps if isinstance(step, CallsStep) for s in step.steps]
+    places = [step.calls(0)[0, 2:4].tolist() for step in steps]
     over = [out == residual for out, residual in places if residual]
     assert over == [True, False, False, False] or kernel == "torch"
 

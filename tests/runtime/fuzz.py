@@ -24,6 +24,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import depthwise_fuzz
 import matvec_fuzz
 import numpy as np
 import planes_fuzz
@@ -55,6 +56,7 @@ def families() -> dict[str, Draw]:
         return found
     for name, target in targets().items():
         found[f"llvm {name} csr"] = compiled(target)
+        found[f"llvm {name} depthwise"] = windows(target)
         for kind in matvec_fuzz.KINDS:
             found[f"llvm {name} {kind}"] = vectors(target, kind)
         for kind in rnn_reference.KINDS:
@@ -124,6 +126,17 @@ def compiled(target: llvm.Target) -> Draw:
         given = (activation, number % 2 == 0, number % 3 == 0)  # code is made for each
         with host(target):
             return 64, planes_fuzz.fuzz(rng, lambda p: CsrKernel(p, TILES[number]), given, 8, 8)
+
+    return draw
+
+
+def windows(target: llvm.Target) -> Draw:
+    """Depthwise convolutions of any window."""
+
+    def draw(rng: np.random.Generator) -> tuple[int, float]:
+        kind = str(rng.choice(ACTIVATIONS)), bool(rng.integers(2))
+        with host(target):
+            return 48, depthwise_fuzz.fuzz(rng, *kind, 6, 8)
 
     return draw
 

@@ -22,7 +22,9 @@ def test_any_way_of_emitting(name: str) -> None:
 
 
 @pytest.mark.skipif(not llvm.available(), reason="needs llvmlite")
-@pytest.mark.parametrize("name", ["llvm skip", "llvm transpose", "llvm x4 gru"])
+@pytest.mark.parametrize(
+    "name", ["llvm skip", "llvm transpose", "llvm x4 gru", "llvm x4 depthwise"]
+)
 def test_other_kernels(name: str) -> None:
     for seed in range(5):
         cases, worst = fuzz.families()[name](np.random.default_rng(seed))

@@ -3,7 +3,7 @@
 Where one layer is done before the next one begins, activations are no longer in the cache when they
 are read. Layers on planes of one form can take turns instead: as soon as a layer has made the
 positions that the next one reads, that one makes its own. Every position is computed once, as
-before. A chain is one native call.
+before. What follows each other is one native call.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import torch
 
 from secateur.engine.layer import Layer
 from secateur.engine.layout import Form
+from secateur.engine.pair import PairStep
 from secateur.engine.prepared import Tasks
 from secateur.engine.steps import PlanesStep, Step
 from secateur.runtime.machine.sequence import sequence, tasks
@@ -96,35 +97,80 @@ def schedule(links: Sequence[Link], block: int) -> list[tuple[int, int, int]]:
 
 
 class ChainStep:
-    """Layers in one native call: depth first where there is an image for every thread.
-
-    block: as for `schedule`; 0: one layer after the other.
-    """
+    """Layers that take turns, on one thread for an image; block: as for `schedule`."""
 
     def __init__(self, steps: Sequence[PlanesStep], links: Sequence[Link], block: int) -> None:
         connect(links)
-        self.steps = steps
-        self._order = schedule(links, block or max(link.end for link in links))
+        self.steps, self.images = steps, steps[0].images
+        self._order = schedule(links, block)
+
+    def calls(self, image: int) -> np.ndarray:
+        """Functions and arguments for one image."""
+        rows = [step.calls(image)[0] for step in self.steps]
+        found = np.array([rows[i] for i, _, _ in self._order], np.int64)
+        found[:, 4:6] = [limits for _, *limits in self._order]
+        return found
+
+    def __call__(self, run: list[Any]) -> None:
+        """Run one layer after the other, each on all threads."""
+        for step in self.steps:
+            step(run)
+
+
+class CallsStep:
+    """Steps as one native call, where there is an image for every thread."""
+
+    def __init__(self, steps: Sequence[PlanesStep | ChainStep | PairStep]) -> None:
+        self.steps, self._images = steps, steps[0].images
         self._tables: list[np.ndarray] = []
         self._tasks: Tasks | None = None
 
     def __call__(self, run: list[Any]) -> None:
-        """Run all layers on the threads that torch has now."""
-        code, images = sequence(), self.steps[0].images
-        if code is None or images < torch.get_num_threads():
+        """Run all steps on the threads that torch has now."""
+        code = sequence()
+        if code is None or self._images < torch.get_num_threads():
             for step in self.steps:
                 step(run)
             return
         if self._tasks is None:
-            self._tables = [self.table(image) for image in range(images)]
+            self._tables = [
+                np.concatenate([step.calls(image) for step in self.steps])
+                for image in range(self._images)
+            ]
             self._tasks = Tasks(code.address, tasks(self._tables))
         self._tasks()
 
-    def table(self, image: int) -> np.ndarray:
-        """Functions and arguments for one image."""
-        places = [[step.chosen.kernel.address, *step.places(image)] for step in self.steps]
-        rows = [[*places[i], b, e, 0, self.steps[i].planes] for i, b, e in self._order]
-        return np.array(rows, np.int64)
+
+def apart(steps: Sequence[tuple[str, Step]]) -> list[Step]:
+    """All steps of a program, each layer's or pair's alone, in order."""
+    found: list[Step] = []
+    for name, step in steps:
+        inner = step.steps if isinstance(step, CallsStep | ChainStep) else ()
+        found += apart([(name, part) for part in inner]) if inner else [step]
+    return found
+
+
+def joined(steps: Sequence[tuple[str, Step]]) -> list[tuple[str, Step]]:
+    """The steps of a program, with calls that follow each other as one."""
+    found: list[tuple[str, Step]] = []
+    open: list[tuple[str, PlanesStep | ChainStep | PairStep]] = []
+
+    def close() -> None:
+        if open:
+            name = " to ".join(dict.fromkeys((open[0][0], open[-1][0])))
+            found.append((name, CallsStep([step for _, step in open])))
+        open.clear()
+
+    for name, step in steps:
+        if not isinstance(step, PlanesStep | ChainStep | PairStep):
+            close()
+            found.append((name, step))
+            continue
+        if open and open[0][1].images != step.images:
+            close()
+        open.append((name, step))
+    close()
+    return found
 
 
 def chained(

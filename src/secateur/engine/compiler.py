@@ -18,7 +18,6 @@ from secateur.apply.verify import run_detached
 from secateur.core.batches import Call, hooked, map_tensors, tensors_in
 from secateur.core.errors import InputError, SecateurError, UnsupportedModel, VerificationError
 from secateur.engine.capture import capture
-from secateur.engine.chain import ChainStep
 from secateur.engine.decide import Decision, assemble, decide
 from secateur.engine.fast import Fast, FastParts, observed
 from secateur.engine.fuse import fuse
@@ -164,11 +163,11 @@ def compile_network(
 def _depth_first(parts: Parts, values: list[Any]) -> Program:
     """A program whose layers take turns where that is faster; sets `parts.block`."""
     program = Program(parts, values)
-    if not any(isinstance(step, ChainStep) for _, step in program.steps):
-        return program
     programs = {0: program}
     for parts.block in _BLOCKS:
-        programs[parts.block] = Program(parts, values)
+        other = Program(parts, values)
+        if other.turns:
+            programs[parts.block] = other
     runs = {str(block): partial(other, values) for block, other in programs.items()}
     times = compare(runs, min_time=0.05, max_time=1.0, repeats=5)
     least = {block: times[str(block)].median_ms for block in programs}

@@ -14,7 +14,15 @@ import torch
 from secateur.core.errors import InputError, SecateurError
 from secateur.engine.arena import Arena
 from secateur.engine.graph import Graph, Node
-from secateur.engine.kernels import build, is_flat, names, planes_of
+from secateur.engine.kernels import (
+    build,
+    depthwise_names,
+    is_depthwise,
+    is_direct,
+    is_flat,
+    names,
+    planes_of,
+)
 from secateur.engine.layer import Dense, Layer
 from secateur.engine.layout import Form, Layout, lay_out, tokens
 from secateur.engine.program import Parts
@@ -57,7 +65,7 @@ def decide(graph: Graph, shapes: Shapes, known: TimeCache) -> dict[str, Decision
     Layers that are the same but for their weights' values are timed once. What `known` holds is not
     timed again.
     """
-    layout = lay_out(graph, shapes, graph.layers)
+    layout = first_layout(graph, shapes)
     found: dict[str, Decision] = {}
     try:
         for node in graph.nodes:
@@ -100,7 +108,8 @@ def _decide(graph: Graph, node: Node, layout: Layout, shapes: Shapes, known: Tim
 
     dense_ms = timed(TORCH, lambda: _dense(layer, shape, shapes[node.name]))
     planes = planes_of(layer, inside, out)
-    candidates = names(layer, planes, out.positions * images)
+    candidates = depthwise_names(layer, inside, out)
+    candidates = candidates or names(layer, planes, out.positions * images)
     if not candidates:
         full = f"{layer.weight.density:.0%} of its weights are there"
         return Decision(TORCH, dense_ms, dense_ms, full if planes.nnz else "")
@@ -117,6 +126,12 @@ def _decide(graph: Graph, node: Node, layout: Layout, shapes: Shapes, known: Tim
     return Decision(best, times[best], dense_ms)
 
 
+def first_layout(graph: Graph, shapes: Shapes) -> Layout:
+    """The forms of everything while layers are timed, before it is known which have kernels."""
+    direct = {name for name, layer in graph.layers.items() if is_depthwise(layer)}
+    return lay_out(graph, shapes, graph.layers, direct=direct)
+
+
 def assemble(graph: Graph, shapes: Shapes, decisions: Mapping[str, Decision]) -> Parts:
     """Kernels and forms for one shape of inputs, by decisions that were taken before."""
     chosen = {
@@ -125,14 +140,16 @@ def assemble(graph: Graph, shapes: Shapes, decisions: Mapping[str, Decision]) ->
         if decision.kernel not in (TORCH, SEQUENCE)
     }
     plain = {name for name, kernel in chosen.items() if is_flat(kernel)}
-    layout = lay_out(graph, shapes, chosen, plain)
+    direct = {name for name, kernel in chosen.items() if is_direct(kernel)}
+    layout = lay_out(graph, shapes, chosen, plain, direct)
     by_name = {node.name: node for node in graph.nodes}
     kernels = {}
     for name, kernel in chosen.items():
         layer = graph.layers[name]
         _check(by_name[name], layer, shapes)
-        planes = planes_of(layer, *forms(graph, by_name[name], layout, shapes))
-        kernels[name] = Chosen(build(kernel, layer, planes), np.diff(planes.indptr))
+        where = forms(graph, by_name[name], layout, shapes)
+        planes = planes_of(layer, *where)
+        kernels[name] = Chosen(build(kernel, layer, planes, where), np.diff(planes.indptr))
     sequences = {
         name: Steps(graph.layers[name], sparse=True)
         for name, decision in decisions.items()
@@ -180,9 +197,10 @@ def key_of(graph: Graph, node: Node, layout: Layout, shapes: Shapes) -> str:
 
 def _alone(name: str, layer: Layer, planes: Planes, inside: Form, out: Form, images: int) -> Run:
     """A call of one kernel on memory like a program's, the residual in the output's place."""
-    kernel = build(name, layer, planes)
+    kernel = build(name, layer, planes, (inside, out))
     high = max(planes.reach[1], 0)
     columns = -(-(high + inside.positions) // inside.pitch)
+    columns = layer.groups if is_direct(name) else columns
     steps = (columns * inside.pitch, layer.out * out.pitch, layer.out * out.pitch * layer.residual)
     room = max(0, -planes.reach[0]) + inside.pitch + 64
     arena = Arena()

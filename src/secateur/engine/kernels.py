@@ -14,10 +14,11 @@ import numpy as np
 from secateur.core.errors import SecateurError
 from secateur.engine.layer import Layer
 from secateur.engine.layout import SLACK, Form
+from secateur.engine.recurrence import Recurrence
 from secateur.runtime import formats
 from secateur.runtime.emit import planes as emitted
 from secateur.runtime.emit.order import Tile as Straight
-from secateur.runtime.kernels import csr, llvm
+from secateur.runtime.kernels import csr, depthwise, llvm
 from secateur.runtime.kernels.matvec import MatVec
 from secateur.runtime.planes import Kernel, Planes, from_conv, from_linear
 
@@ -42,6 +43,37 @@ def planes_of(layer: Layer, inside: Form, outside: Form) -> Planes:
         bias=bias, activation=layer.activation, residual=layer.residual,
         size=outside.size if outside.bordered else None,
     )  # fmt: skip
+
+
+def is_depthwise(layer: Layer | Recurrence) -> bool:
+    """Whether there may be a kernel that reads one plane for each output, with its stride."""
+    if not isinstance(layer, Layer) or not layer.dims or layer.weight.shape[1] != 1:
+        return False
+    return layer.stride[1] <= 2 and llvm.available()
+
+
+def depthwise_of(layer: Layer, inside: Form, outside: Form) -> depthwise.Depthwise | None:
+    """A depthwise convolution over planes as they are; None if it is none, or there is no code."""
+    if not is_depthwise(layer):
+        return None
+    found = depthwise.Depthwise(
+        layer.weight.dense().squeeze(1).numpy(), inside.pitch, inside.row, outside.pitch,
+        outside.row, outside.size, layer.stride, layer.padding, layer.dilation,
+        layer.out // layer.groups, layer.bias, layer.activation, layer.residual,
+    )  # fmt: skip
+    return found if depthwise.supports(found) else None
+
+
+def depthwise_names(layer: Layer, inside: Form, outside: Form) -> list[str]:
+    """Kernels for depthwise convolutions, which read planes as they are."""
+    found = depthwise_of(layer, inside, outside)
+    sizes = () if found is None else depthwise.rows_of(found)
+    return [f"llvm-depthwise {rows}" for rows in sizes]
+
+
+def is_direct(name: str) -> bool:
+    """Whether a kernel with a stride reads planes as they are, and no phases."""
+    return name.startswith("llvm-depthwise")
 
 
 def is_flat(name: str) -> bool:
@@ -74,19 +106,32 @@ def _way(isa: str, way: emitted.Way) -> str:
     return f"emit-{isa} {way.rows}x{way.vectors}{several}"
 
 
-def build(name: str, layer: Layer, planes: Planes) -> Kernel:
+def build(
+    name: str, layer: Layer, planes: Planes, forms: tuple[Form, Form] | None = None
+) -> Kernel:
     """Make a kernel by its name, as `names` gives it.
+
+    planes: what `planes_of` gives. forms: for those of `depthwise_names`: what they were given.
 
     Raises:
         SecateurError: This machine has no such kernel.
     """
     try:
+        if is_direct(name) and forms is not None:
+            return _direct(name, layer, *forms)
         found = _build(name, layer, planes)
     except (ValueError, LookupError, TypeError):
         found = None
     if found is None or found.step > SLACK:  # it would write behind the memory of its layer
         raise SecateurError(f"kernel {name!a} is not one of this machine")
     return found
+
+
+def _direct(name: str, layer: Layer, inside: Form, outside: Form) -> Kernel:
+    found = depthwise_of(layer, inside, outside)
+    if found is None:
+        raise LookupError(name)
+    return depthwise.DepthwiseKernel(found, int(name.partition(" ")[2]))
 
 
 def _build(name: str, layer: Layer, planes: Planes) -> Kernel | None:

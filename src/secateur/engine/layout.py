@@ -106,6 +106,7 @@ def lay_out(
     shapes: Mapping[str, Sequence[int]],
     chosen: Iterable[str],
     plain: Container[str] = (),
+    direct: Container[str] = (),
 ) -> Layout:
     """Forms for everything that the chosen layers read and write.
 
@@ -114,6 +115,7 @@ def lay_out(
         shapes: Of every tensor.
         chosen: Layers with kernels.
         plain: Those whose kernels take tokens as they are.
+        direct: Those whose kernels read images as they are whatever their stride: no phases.
     """
     chosen = set(chosen)
     nodes = [node for node in graph.nodes if node.op == "layer" and node.name in chosen]
@@ -128,12 +130,12 @@ def lay_out(
     classes = _classes(graph, convolutions)
     split: dict[str, Form] = {}
     for members in classes:
-        form = _form(graph, shapes, convolutions, members)
+        form = _form(graph, shapes, convolutions, members, direct)
         for name in members:
             values[name] = replace(form, size=image_size(shapes[name]))
         for node in convolutions:
             layer = graph.layers[node.name]
-            if node.name in members and max(layer.stride) > 1:
+            if node.name in members and max(layer.stride) > 1 and node.name not in direct:
                 size = _phase(image_size(shapes[node.refs[0]]), layer)
                 split[node.name] = replace(form, size=size)
     return Layout(values, split)
@@ -160,7 +162,11 @@ def _classes(graph: Graph, nodes: Sequence[Node]) -> list[set[str]]:
 
 
 def _form(
-    graph: Graph, shapes: Mapping[str, Sequence[int]], nodes: Sequence[Node], members: set[str]
+    graph: Graph,
+    shapes: Mapping[str, Sequence[int]],
+    nodes: Sequence[Node],
+    members: set[str],
+    direct: Container[str],
 ) -> Form:
     """Rows, margins and pitch that fit every member, and every layer that reads one."""
     sizes = [image_size(shapes[name]) for name in members]
@@ -168,11 +174,17 @@ def _form(
     above = left = below = 0
     for node in nodes:
         layer, inside = graph.layers[node.name], image_size(shapes[node.refs[0]])
-        if node.name not in members:
+        outside, stride = image_size(shapes[node.name]), layer.stride
+        if node.name in direct and max(stride) > 1:
+            if node.refs[0] not in members:
+                continue
+            first, last = _reach(layer.named(stride=(1, 1)))
+        elif node.name in members:
+            inside, stride = _phase(inside, layer), (1, 1)
+            first, last = _reach(layer)
+        else:
             continue
-        inside, outside = _phase(inside, layer), image_size(shapes[node.name])
-        first, last = _reach(layer)
-        over = [last[i] + outside[i] - inside[i] for i in (0, 1)]
+        over = [last[i] + (outside[i] - 1) * stride[i] + 1 - inside[i] for i in (0, 1)]
         row = max(row, inside[1] + max(0, -first[1], over[1]))
         high = max(high, inside[0])
         above, left = max(above, -first[0]), max(left, -first[1])

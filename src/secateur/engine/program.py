@@ -15,11 +15,13 @@ from torch import Tensor
 
 from secateur.engine import attention, native
 from secateur.engine.arena import Arena, Buffer
-from secateur.engine.chain import Link, chained, reach
+from secateur.engine.chain import ChainStep, Link, chained, joined, reach
 from secateur.engine.graph import Graph, Node, Ref, function, substitute
+from secateur.engine.kernels import is_direct
 from secateur.engine.layer import Dense, Layer
 from secateur.engine.layout import SLACK, Form, Layout, flat, image_size, split_phases, tokens
 from secateur.engine.native import Slot
+from secateur.engine.pair import paired
 from secateur.engine.recurrence import Steps
 from secateur.engine.steps import (
     Chosen,
@@ -64,18 +66,21 @@ class Parts:
 class Program:
     """Steps, and the memory that they work in; one run at a time.
 
-    steps: (node, what runs) in order. Calls take the graph's inputs and give its outputs.
+    steps: (node, what runs) in order. turns: whether there are layers that take turns. Calls take
+    the graph's inputs and give its outputs.
     """
 
     def __init__(self, parts: Parts, inputs: Sequence[Any]) -> None:
         self.arena = Arena()
         self.steps: list[tuple[str, Step]] = []
+        self.turns = False
         self._parts, self._graph = parts, parts.graph
         self._run: list[Any] = list(inputs)
         self._values: dict[str, Any] = dict(parts.graph.weights)
         self._values |= {name: Slot(i) for i, name in enumerate(parts.graph.inputs)}
         self._constant = set(parts.graph.weights)
         self._links: dict[str, Link] = {}
+        self._pitches: dict[str, int] = {}
         self._left = parts.graph.uses
         for node in self._graph.nodes:
             self._add(node)
@@ -84,10 +89,15 @@ class Program:
                 if not self._left[name]:
                     self.arena.free(name)
                     self._forget(name)
-        self.steps = chained(self.steps, self._links, parts.block)
+        if parts.block:
+            self.steps = chained(self.steps, self._links, parts.block)
+            self.turns = any(isinstance(step, ChainStep) for _, step in self.steps)
+        else:
+            self.steps = paired(self.steps, self._pitches)
+        self.steps = joined(self.steps)
         self._outputs = [self._output(item) for item in self._graph.outputs]
         self._size = len(self._run)
-        del self._run, self._values, self._constant, self._links, self._left
+        del self._run, self._values, self._constant, self._links, self._left, self._pitches
 
     def __call__(self, inputs: Sequence[Any]) -> list[Any]:
         """Run all steps; what is given back is the caller's own."""
@@ -267,6 +277,8 @@ class Program:
         if form.pitch and name not in layout.split:
             read = [x, residual] if residual else [x]
             self._links[name] = self._link(layer, form, chosen.kernel.step, read, y)
+        if is_direct(chosen.kernel.name) and self._graph.uses[source] == 1:
+            self._pitches[name] = layout.values[source].pitch
         self._do(name, PlanesStep(chosen, layer.out, form.positions, images, starts, steps, held))
         self._values[name] = y
         self.arena.free(f"{name}.x")

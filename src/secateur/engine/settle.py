@@ -13,11 +13,12 @@ from time import perf_counter
 from typing import Any
 
 from secateur.core.errors import SecateurError
-from secateur.engine.chain import ChainStep
-from secateur.engine.decide import Decision, Shapes, assemble, forms, key_of
+from secateur.engine.chain import apart
+from secateur.engine.decide import Decision, Shapes, assemble, first_layout, forms, key_of
 from secateur.engine.graph import Graph, Node
 from secateur.engine.kernels import build, is_flat, names, planes_of
-from secateur.engine.layout import Layout, lay_out
+from secateur.engine.layout import Layout
+from secateur.engine.pair import PairStep
 from secateur.engine.program import Parts, Program
 from secateur.engine.steps import Chosen, PlanesStep, Step
 from secateur.measure.latency_cache import TimeCache
@@ -47,7 +48,7 @@ def settle(
     One of each kind of layers changes its kernel from run to run. What took the least time in the
     faster half of the runs is taken for all of them.
     """
-    layout = lay_out(graph, shapes, graph.layers)
+    layout = first_layout(graph, shapes)
     nodes = [node for node in graph.nodes if node.op == "layer" and node.name in decisions]
     keyed = {node.name: key_of(graph, node, layout, shapes) for node in nodes}
     alike: dict[str, list[Node]] = {}
@@ -108,10 +109,10 @@ def _in_turns(
     """Seconds of each kernel in the network."""
     graph = parts.graph
     program = Program(parts, values)
-    steps: list[Step] = []
-    for _, step in program.steps:
-        steps += step.steps if isinstance(step, ChainStep) else [step]
-    planes = [step for step in steps if isinstance(step, PlanesStep)]
+    steps, planes = apart(program.steps), list[PlanesStep]()
+    for step in steps:  # a pair is timed as a whole
+        inner = step.steps if isinstance(step, PairStep) else (step,)
+        planes += [part for part in inner if isinstance(part, PlanesStep)]
     own = dict(zip((n.name for n in graph.nodes if n.name in parts.kernels), planes, strict=True))
     changing: dict[str, tuple[PlanesStep, dict[str, Chosen]]] = {}
     for key, rival in rivals.items():
@@ -136,7 +137,8 @@ def _timed(
 ) -> dict[str, dict[str, float]]:
     """The mean of the faster half of the runs of each kernel."""
     spent: dict[str, dict[str, list[float]]] = {key: {} for key in changing}
-    watched = {id(step): key for key, (step, _) in changing.items()}
+    timed = {id(part): step for step in steps if isinstance(step, PairStep) for part in step.steps}
+    watched = {id(timed.get(id(step), step)): key for key, (step, _) in changing.items()}
     most = max((len(made) for _, made in changing.values()), default=0)
     start = perf_counter()
     for turn in range(most * (_TURNS + 1)):

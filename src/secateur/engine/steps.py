@@ -67,6 +67,12 @@ class PlanesStep:
             rows += [[*self.places(i), *limits] for limits in ranges]
         return np.array(rows, np.int64).reshape(-1, 7)
 
+    def calls(self, image: int) -> np.ndarray:
+        """The function and its arguments for one image, as one row."""
+        step = self.chosen.kernel.step
+        whole = (0, -(-self.positions // step) * step, 0, self.planes)
+        return np.array([[self.chosen.kernel.address, *self.places(image), *whole]], np.int64)
+
     def places(self, image: int) -> list[int]:
         """Addresses of input, output and residual."""
         pairs = zip(self._starts, self._steps, strict=True)
