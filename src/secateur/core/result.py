@@ -164,7 +164,7 @@ class Result:
         rows.append(("bytes", amount(old.bytes, "B"), amount(new.bytes, "B"), size))
         if old.latency is not None and new.latency is not None:
             first, second = old.latency, new.latency
-            moved = change(first.median_ms, second.median_ms)
+            moved = "unclear" if self._busy else change(first.median_ms, second.median_ms)
             rows.append(("latency", str(first), str(second), moved))
         if old.peak is not None and new.peak is not None:
             moved = change(old.peak, new.peak)
@@ -174,11 +174,17 @@ class Result:
             rows.append(("quality", f"{old.quality:.4g}", f"{new.quality:.4g}", difference))
         return Table(("", "before", "after", "change"), tuple(rows))
 
+    @property
+    def _busy(self) -> bool:
+        """Whether times vary so much that their medians say nothing."""
+        times = [t for t in (self.before.latency, self.after.latency) if t is not None]
+        return any(t.spread_ms > 0.5 * t.median_ms for t in times)
+
     def _latency_lines(self) -> list[Line]:
         old, new = self.before.latency, self.after.latency
         if old is None or new is None:
             return []
-        if max(old.spread_ms / old.median_ms, new.spread_ms / new.median_ms) > 0.5:
+        if self._busy:
             verdict = "the machine is too busy to compare"
         elif abs(old.median_ms - new.median_ms) <= 2 * hypot(old.error_ms, new.error_ms):
             verdict = "no difference beyond the noise"

@@ -132,7 +132,9 @@ def _search(attempts: Sequence[Attempt]) -> str:
         for number, attempt in enumerate(attempts, 1)
     ]
     heads = ("try", "allowed", "left", "quality", "latency", "meets all", "why")
-    return _curve(attempts) + _table(heads, rows, "Networks that were tried, first to last")
+    return _curve(attempts) + _table(
+        heads, rows, "Networks that were tried, first to last", frozenset({5, 6})
+    )
 
 
 def _curve(attempts: Sequence[Attempt]) -> str:
