@@ -1,72 +1,79 @@
 """Where zeros go under a budget of time: by what kernels take, or by the weights alone.
 
-`python benchmarks/priced.py --share 50 --json priced.json` prunes a trained network to a share of
-its time at batch 1 with three allocations, and measures what is left of its accuracy on images that
-nothing has seen. One thread; every network that counts was timed in turns with the original.
+`python benchmarks/runtime.py priced` prunes a trained ResNet-20 to shares of its time at batch 1
+with three allocations, and measures what is left of its accuracy on images that nothing has seen.
+Every network that counts was timed in turns with the original. A few minutes; needs SECATEUR_DATA.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
-import os
 import time
-from pathlib import Path
+from typing import Any
 
 import torch
 
 import secateur as sc
 
-ALLOCATIONS = (None, "lamp", "erk")
-"""None: by the kernels' times, and by what removing a layer's weights does to the outputs."""
+ALLOCATIONS = {"kernels": None, "lamp": "lamp", "erk": "erk"}
+"""The first: by the kernels' times, and by what removing a layer's weights does to the outputs."""
+SHARES = (40, 25)
+BATCH, BATCHES = 32, 8  # of calibration
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
-    parser.add_argument(
-        "--data", type=Path, default=Path(os.environ.get("SECATEUR_DATA", "../shared/data"))
-    )
-    parser.add_argument("--share", type=float, default=50, help="percent of the original's time")
-    parser.add_argument("--only", choices=["kernels", "lamp", "erk"], help="one allocation only")
-    parser.add_argument("--json", type=Path, help="where rows are added")
-    given = parser.parse_args()
-    os.environ["SECATEUR_DATA"] = str(given.data)
+def measured() -> dict[str, Any]:
+    """Every allocation at every share, in percent of the original's time."""
     from quality_cases import CASES
 
-    torch.set_num_threads(1)
     case = CASES["resnet20"]()
-    for allocate in ALLOCATIONS:
-        name = allocate or "kernels"
-        if given.only not in (None, name):
-            continue
-        start = time.perf_counter()
-        row = {"case": "resnet20", "share": given.share, "allocate": name}
-        try:
+    with torch.no_grad():
+        dense = case.scores(case.build(), case.report)
+    rows = []
+    for share in SHARES:
+        for name in ALLOCATIONS:
+            rows.append(_row(case, share, name))
+            print(rows[-1], flush=True)
+    return {"allocations": rows, "dense": float(dense.mean())}
+
+
+def _row(case: Any, share: float, name: str) -> dict[str, Any]:
+    start = time.perf_counter()
+    row: dict[str, Any] = {"share": share, "allocate": name}
+    try:
+        with torch.enable_grad():
             result = sc.prune(
-                case.build(), case.example, data=case.data(), unit=sc.Weight(), allocate=allocate,
-                budget=sc.Latency(f"{given.share}%"), become="packed",
+                case.build(), case.example, data=case.data(BATCH)[:BATCHES], unit=sc.Weight(),
+                allocate=ALLOCATIONS[name], budget=sc.Latency(f"{share}%"), become="packed",
             )  # fmt: skip
-        except sc.SecateurError as error:
-            row["why"] = str(error)
-        else:
-            assert result.before.latency and result.after.latency
-            scores = case.scores(result.model, case.report)
-            row |= {
-                "score": float(scores.mean()),
-                "error": float(scores.std() / len(scores) ** 0.5),
-                "params": result.after.params / result.before.params,
-                "before_ms": result.before.latency.median_ms,
-                "after_ms": result.after.latency.median_ms,
-                "layers": {r.name: [r.density, r.ms, r.dense_ms] for r in result.model.report.rows},
-            }
-        row["seconds"] = time.perf_counter() - start
-        print({key: value for key, value in row.items() if key != "layers"}, flush=True)
-        if given.json is not None:
-            rows = json.loads(given.json.read_text()) if given.json.exists() else []
-            given.json.write_text(json.dumps([*rows, row], indent=1))
+    except sc.SecateurError as error:
+        return row | {"why": str(error), "seconds": time.perf_counter() - start}
+    assert result.before.latency and result.after.latency
+    row["seconds"] = time.perf_counter() - start
+    scores = case.scores(result.model, case.report)
+    return row | {
+        "score": float(scores.mean()),
+        "error": float(scores.std() / len(scores) ** 0.5),
+        "params": result.after.params / result.before.params,
+        "before_ms": result.before.latency.median_ms,
+        "after_ms": result.after.latency.median_ms,
+    }
 
 
-if __name__ == "__main__":
-    main()
+def table(part: dict[str, Any]) -> list[str]:
+    """Rows of Markdown."""
+    lines = [
+        f"ResNet-20 on CIFAR-10, dense {part['dense']:.1%}; 5,000 images that nothing has seen.",
+        "",
+        "| budget | allocation | weights left | measured | accuracy | took |",
+        "|---|---|---|---|---|---|",
+    ]
+    for row in part["allocations"]:
+        head = f"| {row['share']}% of the time | {row['allocate']} |"
+        if "why" in row:
+            lines.append(f"{head} | | {row['why'].splitlines()[0]} | {row['seconds']:.0f} s |")
+            continue
+        spent = row["after_ms"] / row["before_ms"]
+        score = f"{row['score']:.1%} ± {row['error']:.1%}"
+        lines.append(
+            f"{head} {row['params']:.1%} | {spent:.0%} | {score} | {row['seconds']:.0f} s |"
+        )
+    return lines

@@ -22,6 +22,7 @@ from typing import Any
 import beside_deepsparse
 import breakeven
 import numpy as np
+import priced
 import torch
 from torch import Tensor, nn
 
@@ -106,7 +107,7 @@ def bert() -> nn.Module:
     return nn.Sequential(*[Encoder() for _ in range(12)]).eval()
 
 
-OTHERS = ("decoder", "breakeven")
+OTHERS = ("decoder", "breakeven", "priced")
 Part = tuple[Callable[[], nn.Module], tuple[int, ...], tuple[float, ...]]
 PARTS: dict[str, Part] = {
     "resnet50-1": (lambda: vision("resnet50"), (1, 3, 224, 224), (0.5, 0.8, 0.9, 0.95)),
@@ -192,6 +193,8 @@ def page(results: dict[str, Any]) -> None:
         lines += [f"### {key}", "", f"{part['where']}; {part['when']}", ""]
         if "layers" in part:
             lines += [*breakeven.table(part)]
+        elif "allocations" in part:
+            lines += priced.table(part)
         elif "beside" in part:
             lines += beside_deepsparse.table(part)
         elif "times" in part:
@@ -242,6 +245,8 @@ def main() -> None:
         title += f", {given.label}" * bool(given.label)
         if name == "breakeven":
             found = breakeven.measured()
+        elif name == "priced":
+            found = priced.measured()
         elif name == "decoder":
             found = decoder(given.threads, given.seconds)
         elif given.deepsparse:
