@@ -9,7 +9,7 @@ from secateur.engine.kernels import _way, build, names, planes_of, runs_here, ta
 from secateur.engine.layer import Layer, pack
 from secateur.engine.layout import flat, tokens
 from secateur.runtime.emit.order import Tile
-from secateur.runtime.emit.planes import available
+from secateur.runtime.emit.planes import Loop, available
 
 pytest.importorskip("llvmlite", reason="kernels need llvmlite")
 
@@ -63,9 +63,14 @@ def test_what_stands_in() -> None:
 def test_tiles_have_names() -> None:
     assert _way("avx512", Tile(30, 1, tiles=4)) == "emit-avx512 30x1x4"
     assert _way("avx2", Tile(6, 2)) == "emit-avx2 6x2"
+    assert _way("avx2", Loop(8, 900, 64, True, True)) == "emit-avx2-loop 8/900/64/1+"
     fc, form = layer(), tokens((16, 32))
     for isa in available():
         kernel = build(f"emit-{isa.name} 3x1x2", fc, planes_of(fc, form, form))
         assert kernel.way == Tile(3, 1, tiles=2)  # type: ignore
+        kernel = build(f"emit-{isa.name} 3x1x2+", fc, planes_of(fc, form, form))
+        assert kernel.way == Tile(3, 1, tiles=2, ahead=True)  # type: ignore
+        kernel = build(f"emit-{isa.name}-loop 4/900/8+", fc, planes_of(fc, form, form))
+        assert kernel.way == Loop(4, 900, 8, ahead=True)  # type: ignore
     with pytest.raises(sc.SecateurError):
         build("emit-avx2 6x2x1x1x1x1x1", fc, planes_of(fc, form, form))

@@ -98,9 +98,10 @@ def emitted(isa: Isa, kind: str) -> Draw:
 def some_way(rng: np.random.Generator, isa: Isa, kind: str) -> Way:
     columns, code = (int(2 ** rng.uniform(7, 15)) for _ in range(2))
     rows, vectors = (int(n) for n in rng.integers(1, isa.registers - 1, 2))
+    ahead = bool(rng.integers(2))
     if kind != "straight":
-        return Loop(vectors, columns, rows, packed=kind == "packed loop")
-    way = Tile(rows, vectors, int(rng.integers(1, 4)), columns, code)
+        return Loop(vectors, columns, rows, kind == "packed loop", ahead=ahead)
+    way = Tile(rows, vectors, int(rng.integers(1, 4)), columns, code, ahead)
     return way if registers(way, isa) <= isa.registers else some_way(rng, isa, kind)
 
 

@@ -1,8 +1,8 @@
 """Kernels of a layer for given forms: which there are, and how one is made from its name.
 
 A name says all: `emit-avx2-loop 8/24576/64`, `emit-avx512 30x1x4`, `llvm-csr 4/1`, `vec-sliced 8`.
-Those that begin with `vec` are for few tokens, and read and write these as they are, one after the
-other.
+Those that end with `+` ask for memory ahead. Those that begin with `vec` are for few tokens, and
+read and write these as they are, one after the other.
 """
 
 from __future__ import annotations
@@ -99,11 +99,12 @@ def names(layer: Layer, planes: Planes, positions: int) -> list[str]:
 
 
 def _way(isa: str, way: emitted.Way) -> str:
+    ahead = "+" * way.ahead
     if isinstance(way, emitted.Loop):
         sizes = f"{way.vectors}/{way.columns}/{way.rows}" + "/1" * way.packed
-        return f"emit-{isa}-loop {sizes}"
+        return f"emit-{isa}-loop {sizes}{ahead}"
     several = f"x{way.tiles}" if way.tiles > 1 else ""
-    return f"emit-{isa} {way.rows}x{way.vectors}{several}"
+    return f"emit-{isa} {way.rows}x{way.vectors}{several}{ahead}"
 
 
 def build(
@@ -144,13 +145,17 @@ def _build(name: str, layer: Layer, planes: Planes) -> Kernel | None:
         banked = kind == "vec-banked"
         pack = formats.banked if banked else _KINDS[kind.removeprefix("vec-")]
         return MatVec(pack(weight, number), layer.bias, layer.activation, layer.residual)
+    sizes, ahead = tile.removesuffix("+"), tile.endswith("+")
     for isa in emitted.available():
         if kind == f"emit-{isa.name}-loop":
-            vectors, columns, rows, *packed = (int(n) for n in tile.split("/"))
-            way = emitted.Loop(vectors, columns, rows, packed == [1])
+            vectors, columns, rows, *packed = (int(n) for n in sizes.split("/"))
+            way = emitted.Loop(vectors, columns, rows, packed == [1], ahead)
             return emitted.EmittedKernel(planes, way, isa)
         if kind == f"emit-{isa.name}":
-            return emitted.EmittedKernel(planes, Straight(*(int(n) for n in tile.split("x"))), isa)
+            numbers = [int(n) for n in sizes.split("x")]
+            rows, vectors, tiles = numbers if len(numbers) == 3 else (*numbers, 1)
+            way = Straight(rows, vectors, tiles, ahead=ahead)
+            return emitted.EmittedKernel(planes, way, isa)
     return None
 
 

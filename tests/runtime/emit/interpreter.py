@@ -196,6 +196,8 @@ class Machine:
     def _prefetchw(self, _, __) -> None:
         pass  # which never fails, wherever it points
 
+    _prefetcht1 = _prefetchw
+
     # Vector instructions.
 
     def _vzeroupper(self, _) -> None:

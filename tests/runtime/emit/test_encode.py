@@ -117,6 +117,8 @@ def test_scalar_instructions_are_those_of_llvms_assembler() -> None:
         "lea mask": "lea rcx, [r15 + 1000]",
         "lea tiles": "lea r8, [r11 + 1000]",
         "lea column": "lea rbx, [rdi + 1000]",
+        "will read x": "prefetcht1 [rdi + 1000]",
+        "will write y": "prefetchw [rsi + 1000]",
     }
     jumps = {"jump if zero", "jump if not"}
     assert set(e.SCALAR) == set(names) | jumps

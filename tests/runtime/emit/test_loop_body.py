@@ -13,9 +13,10 @@ from secateur.runtime.machine.assembler import Assembler
 
 @pytest.mark.parametrize("isa", [AVX2, AVX512], ids=lambda isa: isa.name)
 @pytest.mark.parametrize("v", [1, 3])
-def test_columns_are_copied_one_after_the_other(isa: Isa, v: int) -> None:
+@pytest.mark.parametrize("ahead", [False, True])
+def test_columns_are_copied_one_after_the_other(isa: Isa, v: int, ahead: bool) -> None:
     code = Assembler()
-    copies(code, isa, v, 3)
+    copies(code, isa, v, 3, ahead)
     floats = isa.lanes * 3
     x = np.arange(500, dtype=np.float32)
     out = np.full((4, floats), -1, np.float32)

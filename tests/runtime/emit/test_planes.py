@@ -35,11 +35,14 @@ KINDS: list[tuple[Way, str, bool, bool]] = [  # way, activation, residual, mask
     (Loop(8, packed=True), "relu", True, True),
     (Loop(5, columns=1200, rows=2, packed=True), "none", False, False),
     (Loop(6, columns=90, rows=5, packed=True), "none", True, False),  # less than a column
+    (Loop(7, columns=2000, packed=True, ahead=True), "relu", True, False),
     (Tile(6, 2), "relu", True, True),
     (Tile(3, 4, tiles=2, columns=2000), "relu6", False, True),
     (Tile(12, 1, columns=400, code=300), "none", True, False),
     (Tile(2, 6, tiles=3, columns=3000, code=500), "relu", False, False),
     (Tile(1, 14, code=200), "relu6", True, True),
+    (Tile(2, 5, columns=600, ahead=True), "relu6", True, True),
+    (Tile(6, 2, tiles=4, columns=4000, ahead=True), "relu", True, False),
     (Tile(4, 3, columns=900), "none", False, True),
 ]
 

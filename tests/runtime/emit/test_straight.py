@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -46,6 +47,17 @@ def test_shared_inputs_are_loaded_once() -> None:
     assert loads == 2 * (times > 1).sum()
     wide = mnemonics(made, Tile(30, 1, columns=10**6), AVX512)
     assert wide["vmovups", True] - 6 == len(offsets)
+
+
+@pytest.mark.parametrize(("tile", "isa"), [(Tile(4, 2), AVX2), (Tile(4, 1), AVX512)])
+def test_what_the_next_positions_need_is_asked_for_once(tile: Tile, isa: Isa) -> None:
+    made = layer(0.1, rows=6)
+    found = mnemonics(made, replace(tile, columns=10**6, ahead=True), isa)
+    first = made.offsets[: made.indptr[4]]  # of the first group of rows
+    lines = -(-tile.vectors * isa.lanes // 16)
+    assert found["prefetcht1", True] == lines * len(np.unique(first))
+    assert found["prefetchw", True] == lines * made.rows
+    assert not mnemonics(made, tile, isa)["prefetcht1", True]
 
 
 @pytest.mark.parametrize(

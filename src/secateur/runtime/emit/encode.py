@@ -57,6 +57,8 @@ _SCALAR = {
     "lea mask": "49 8d 8f",  # lea rcx, [r15 + n]
     "lea tiles": "4d 8d 83",  # lea r8, [r11 + n]
     "lea column": "48 8d 9f",  # lea rbx, [rdi + n]
+    "will read x": "0f 18 97",  # prefetcht1 [rdi + n]
+    "will write y": "0f 0d 8e",  # prefetchw [rsi + n]
     "jump if zero": "0f 84",
     "jump if not": "0f 85",
 }

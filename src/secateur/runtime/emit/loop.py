@@ -53,6 +53,7 @@ def emit(
     columns: int,
     rows: int,
     packed: bool,
+    ahead: bool,
     mask: bytes,
     windows: bool,
 ) -> tuple[bytes, int]:
@@ -71,7 +72,8 @@ def emit(
         else (body.FIRST, 0, body.LAST)
     )
     room = -(-(lists.shape[1] * 4 * isa.lanes * vectors) // 4096) * 4096  # few sizes, few codes
-    code = loops(isa, vectors, kinds, layer.activation, layer.residual, bool(mask), windows, room)
+    form = (layer.activation, layer.residual, bool(mask), ahead)
+    code = loops(isa, vectors, kinds, *form, windows, room)
     index, data = stream(layer, block, many, rows)
     places = np.cumsum([len(code), index.nbytes, data.nbytes, len(mask)])
     numbers = (rows, index.strides[0], many - 2, places[3], lists.strides[0])
@@ -104,6 +106,7 @@ def loops(
     activation: str,
     residual: bool,
     masked: bool,
+    ahead: bool,
     windows: bool,
     room: int = 0,
 ) -> bytes:
@@ -124,11 +127,11 @@ def loops(
         for v in range(1, vectors + 1):
             code.align(32)
             code.label(f"{kind} {v}")
-            body.rows(code, isa, kind, v, activation, residual, masked)
+            body.rows(code, isa, kind, v, activation, residual, masked, ahead)
     for v in range(1, vectors + 1) if room else ():
         code.align(64)
         code.label(f"copy {v}")
-        body.copies(code, isa, v, vectors)
+        body.copies(code, isa, v, vectors, ahead)
     code.align(8)
     code.label("six")
     code.raw(np.full(2, 6, np.float32).tobytes())

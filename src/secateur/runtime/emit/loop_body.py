@@ -26,8 +26,11 @@ FIRST, LAST = 1, 2  # blocks of columns that begin and end the sums
 _FEW = 5  # vectors, with which multiply-adds that wait for each other leave the units idle
 
 
-def copies(code: Assembler, isa: Isa, v: int, vectors: int) -> None:
-    """A function: r9: a list of columns, r12: x, rsi: where the copies go, `vectors` apart."""
+def copies(code: Assembler, isa: Isa, v: int, vectors: int, ahead: bool) -> None:
+    """A function: r9: a list of columns, r12: x, rsi: where the copies go, `vectors` apart.
+
+    ahead: the lines behind those that are copied are asked for; the next tile copies them.
+    """
     step = 4 * isa.lanes
     name = f"copy {v} next"
     code.load_word(R8, R9, 0)
@@ -36,6 +39,8 @@ def copies(code: Assembler, isa: Isa, v: int, vectors: int) -> None:
     code.plus(R11, R12)
     _vector(code, isa, [(e.LOAD, i, 0, R11, step * i - AHEAD) for i in range(v)])
     _vector(code, isa, [(e.STORE, i, 0, RSI, step * i) for i in range(v)])
+    for distance in range(step * v, 2 * step * v if ahead else 0, 64):
+        code.will_read(R11, distance - AHEAD)
     code.add(R9, 4)
     code.add(RSI, step * vectors)
     code.add(R8, -1)
@@ -44,9 +49,19 @@ def copies(code: Assembler, isa: Isa, v: int, vectors: int) -> None:
 
 
 def rows(
-    code: Assembler, isa: Isa, kind: int, v: int, activation: str, residual: bool, masked: bool
+    code: Assembler,
+    isa: Isa,
+    kind: int,
+    v: int,
+    activation: str,
+    residual: bool,
+    masked: bool,
+    ahead: bool,
 ) -> None:
-    """A function: rax: records, rdi: x, rsi: y, rdx: residual, rcx: mask, r8: rows."""
+    """A function: rax: records, rdi: x, rsi: y, rdx: residual, rcx: mask, r8: rows.
+
+    ahead: the lines of the output that the next tile writes are asked for.
+    """
     name = f"{kind} {v} "
     step, weight, other = 4 * isa.lanes, isa.registers - 1, isa.registers - 2
     sums = range(v)
@@ -82,6 +97,8 @@ def rows(
         if masked:
             _vector(code, isa, [(e.AND_MEMORY, i, i, RCX, step * i) for i in sums])
     _vector(code, isa, [(e.STORE, i, 0, R9, step * i) for i in sums])
+    for distance in range(step * v, 2 * step * v if ahead and kind & FIRST else 0, 64):
+        code.will_write(R9, distance)
     code.add(R8, -1)
     code.jump(name + "row", "!=")
     code.ret()

@@ -15,7 +15,8 @@ class Tile:
 
     rows, vectors: of the accumulators. tiles: how many tiles of positions go through a segment of
     code before the next segment runs. columns: bytes of input that a block of columns may touch
-    (the level-1 cache). code: bytes of code after which rows are split (the level-2 cache).
+    (the level-1 cache). code: bytes of code after which rows are split (the level-2 cache). ahead:
+    the lines that the next positions read and write are asked for, from further away than that.
     """
 
     rows: int
@@ -23,6 +24,7 @@ class Tile:
     tiles: int = 1
     columns: int = 24 << 10
     code: int = 256 << 10
+    ahead: bool = False
 
 
 @dataclass(frozen=True)

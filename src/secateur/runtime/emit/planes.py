@@ -29,6 +29,7 @@ _NEAR = 28 << 10  # bytes of input that stay in the level-1 cache
 _COPIES = 64 << 10  # bytes of a thread's stack that copies of columns may take
 _RECORD = 10  # non-zeros that pay for the loads and stores of a row's sums
 _CODE = 24 << 10  # bytes of code that stay in the level-1 cache
+_FAR_AWAY = 512 << 10  # bytes of planes that do not stay in the level-2 cache with all the rest
 _FAR = 2**31 - 2**16  # distances have 32 bits
 
 
@@ -39,12 +40,14 @@ class Loop:
     vectors: of a tile, at most. columns: bytes of input that a block of columns may touch. rows: of
     a row block, within which rows are sorted; ranges of rows are whole blocks. packed: whether the
     columns of a block are copied to where they follow each other; pays with many non-zeros in each.
+    ahead: what the next tile copies and writes is asked for, from further away than level 2.
     """
 
     vectors: int = 8
     columns: int = 28 << 10
     rows: int = 256
     packed: bool = False
+    ahead: bool = False
 
 
 Way = Loop | Tile
@@ -116,10 +119,12 @@ def ways(layer: Planes, isa: Isa) -> list[Way]:
     non-zeros to a row of it, which matters when these are few.
     """
     rows = layer.rows if layer.rows <= 128 else min(256, -(-layer.rows // 2))
+    low, high = layer.reach
+    far = 4 * max(layer.out_pitch * layer.rows, high - low) > _FAR_AWAY
 
     def loop(vectors: int, packed: bool = False) -> Way:
         columns = _NEAR if packed else _columns(layer, vectors * isa.lanes)
-        return Loop(vectors, columns, rows, packed)
+        return Loop(vectors, columns, rows, packed, far)
 
     if layer.density > 0.3:
         loops = [loop(12, True), loop(8, True), loop(12)]
@@ -128,7 +133,8 @@ def ways(layer: Planes, isa: Isa) -> list[Way]:
     else:
         loops = [loop(5), loop(8), loop(12)]
     if isa.wide:  # several tiles share the instructions that are fetched for a segment
-        return [Tile(30, 1, tiles=4), Tile(30, 1), *loops]
+        other = Tile(30, 1, tiles=4, ahead=True) if far else Tile(30, 1)
+        return [Tile(30, 1, tiles=4), other, *loops]
     return [*loops, Tile(6, 2)] if 24 * layer.nnz < _CODE else loops
 
 
@@ -160,5 +166,5 @@ def emit(layer: Planes, way: Way, isa: Isa, *, windows: bool = WINDOWS) -> tuple
     if isinstance(way, Loop):
         packed = way.packed and layer.nnz > 0
         sizes = (way.vectors, way.columns, way.rows)
-        return looping.emit(layer, isa, *sizes, packed, mask, windows)
+        return looping.emit(layer, isa, *sizes, packed, way.ahead, mask, windows)
     return straightening.emit(layer, way, isa, mask, windows), 0

@@ -113,8 +113,13 @@ class _Writer:
 
         each = v if self.isa.wide else 1 + v
         self.near = not self.isa.wide and v > 2  # a pointer for each column makes distances short
+        lines = -(-self.step * v // 64) if self.tile.ahead else 0
+        line = np.where(fresh, -1, np.concatenate([[0], o.offset[:-1]])[: len(index)] // 16)
+        self.asks = o.first & (o.segment % o.groups == 0) & (o.offset // 16 != line)
+        self.asked = range(0, 64 * lines, 64)
         self.weights = (
             each
+            + lines * self.asks
             + (o.first & self.near)
             + np.where(o.first & (shared | self.isa.wide), v, 0)
             + self.moves
@@ -124,7 +129,7 @@ class _Writer:
         sums = self.height * v
         residual, mask = self.layer.residual, self.layer.mask is not None
         form = FORMS[self.layer.activation]
-        opening = np.where(self.opens, sums * (1 + residual), sums)
+        opening = np.where(self.opens, sums * (1 + residual) + self.height * lines, sums)
         ending = sums + np.where(self.closes, sums * (form + mask) + form, 0)
         self.pointers = 3 + residual + mask
         self.head = self.pointers + 1
@@ -162,6 +167,12 @@ class _Writer:
                     at[first], e.ADD_MEMORY, reg=number, src=number, rm=e.RESIDUAL, distance=y
                 )
                 at += first
+        for row in range(self.tile.rows):
+            here = self.opens & (row < self.height)
+            for line in self.asked:
+                y = self._place(row, 0) + self._ahead + line
+                self.rows.put(at[here], e.SCALAR["will write y"], distance=y)
+                at += here
 
     def _columns(self) -> None:
         """The multiply-adds; runs at one offset load their inputs once."""
@@ -176,6 +187,10 @@ class _Writer:
         put(moves, e.SCALAR["add weights"], distance=4 * self.isa.window)
         at = at + self.moves
         x, base = 4 * o.offset, e.X
+        for line in self.asked:
+            further = x[self.asks] + self._ahead + line
+            put(at[self.asks], e.SCALAR["will read x"], distance=further)
+            at = at + self.asks
         if self.near:
             middle = 128 if v > 4 else 0
             put(at[o.first], e.SCALAR["lea column"], distance=x[o.first] + middle)
@@ -287,6 +302,11 @@ class _Writer:
 
     def _place(self, row: int, v: int) -> int:
         return 4 * self.layer.out_pitch * row + self.step * v
+
+    @property
+    def _ahead(self) -> int:
+        """Bytes from a tile of positions to its like in the next block of them."""
+        return self.step * self.tile.vectors * self.tile.tiles
 
     def _moved(self) -> np.ndarray:
         """How many weights the pointer was moved on by in each segment."""

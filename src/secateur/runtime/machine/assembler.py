@@ -114,6 +114,10 @@ class Assembler:
         self.code += b"\xf0"
         self._memory(b"\x0f\xc1", what, base, distance)
 
+    def will_read(self, base: int, distance: int) -> None:
+        """Say that the line at `[base + distance]` will be read, but not at once; never fails."""
+        self._memory(b"\x0f\x18", 2, base, distance)
+
     def will_write(self, base: int, distance: int) -> None:
         """Say that the line at `[base + distance]` will be written; never fails."""
         self._memory(b"\x0f\x0d", 1, base, distance)
