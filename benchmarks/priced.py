@@ -16,7 +16,7 @@ import secateur as sc
 
 ALLOCATIONS = {"kernels": None, "lamp": "lamp", "erk": "erk"}
 """The first: by the kernels' times, and by what removing a layer's weights does to the outputs."""
-SHARES = (40, 25)
+SHARES = (30,)
 BATCH, BATCHES = 32, 8  # of calibration
 
 
