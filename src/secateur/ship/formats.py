@@ -60,7 +60,9 @@ def _write_onnx(program: Any, path: Path) -> None:
 
 def _load_onnx(path: Path) -> Runner:
     runtime = library("onnxruntime", "onnxruntime")
-    session = runtime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    session = runtime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     names = [item.name for item in session.get_inputs()]
 
     def run(call: Call) -> list[Tensor]:
@@ -76,7 +78,10 @@ def _write_openvino(program: Any, path: Path) -> None:
 
 
 def _load_openvino(path: Path) -> Runner:
-    settings = {"INFERENCE_PRECISION_HINT": "f32"}  # some processors would compute in bfloat16
+    settings = {
+        "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+        "INFERENCE_PRECISION_HINT": "f32",  # some processors would compute in bfloat16
+    }
     core = library("openvino", "openvino").Core()
     compiled = core.compile_model(path, "CPU", settings)
 
