@@ -113,13 +113,11 @@ def parts() -> dict[str, Part]:
     return found
 
 
-def chosen(rows: dict[str, Row], part: str) -> dict[tuple[str, str], Way]:
-    """The ways that a part runs on LeNets: all, or the best ones."""
-    return {
-        (name, way): WAYS[way]
-        for name in LENETS
-        for way in (WAYS if part == "choice" else final(rows, name))
-    }
+def chosen(rows: dict[str, Row], part: str) -> list[tuple[str, str]]:
+    """The networks and ways that a part runs: all ways, or the best ones."""
+    return [
+        (name, way) for name in LENETS for way in (WAYS if part == "choice" else final(rows, name))
+    ]
 
 
 def compare(part: str, name: str, way: str, seed: int) -> tuple[str, Row]:
@@ -129,7 +127,9 @@ def compare(part: str, name: str, way: str, seed: int) -> tuple[str, Row]:
     return f"{part} | {name} | {way} | {seed}", {**row, "steps": task.steps}
 
 
-def execute(wanted: list[str], only: str, path: Path, seeds_wanted: list[int] | None) -> None:
+def execute(given: argparse.Namespace) -> None:
+    """Run what is asked for and is not there yet."""
+    only, path, seeds_wanted = given.task, given.json, given.seeds
     rows = known([FILE, path])
 
     def keep(key: str, row: Row) -> None:
@@ -138,18 +138,20 @@ def execute(wanted: list[str], only: str, path: Path, seeds_wanted: list[int] | 
         path.write_text(json.dumps(mine, indent=1) + "\n", encoding="utf-8")
         print(key, row, flush=True)
 
-    for part in wanted:
+    for part in (part for part in given.parts if part != "write"):
         if part in ("choice", "gradual"):
             for seed in seeds_wanted or range(1 if part == "choice" else 3):
                 for name, way in chosen(rows, part):
-                    if f"{part} | {name} | {way} | {seed}" not in rows and only in name:
+                    if f"{part} | {name} | {way} | {seed}" in rows:
+                        continue
+                    if only in name and given.ways in way:
                         keep(*compare(part, name, way, seed))
             continue
         found = parts()[part]
         for seed in seeds_wanted or range(5):
             for (name, method), (task, make, seeds) in found.items():
                 key = f"{part} | {name} | {method} | {seed}"
-                if key in rows or seed >= seeds or only not in name:
+                if key in rows or seed >= seeds or only not in name or given.ways not in method:
                     continue
                 made = task()
                 keep(key, {**run(made, make(made.steps, seed), seed), "steps": made.steps})
@@ -176,6 +178,7 @@ def main() -> None:
     parser.add_argument("parts", nargs="+", choices=["choice", "gradual", *parts(), "write"])
     parser.add_argument("--data", type=Path, default=tasks.DATA)
     parser.add_argument("--task", default="", help="only tasks whose names have this in them")
+    parser.add_argument("--ways", default="", help="only ways whose names have this in them")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--json", type=Path, default=FILE, help="where new rows are kept")
     parser.add_argument("--also", type=Path, nargs="*", default=[], help="write: files to take in")
@@ -183,7 +186,7 @@ def main() -> None:
     given = parser.parse_args()
     tasks.DATA, tasks.DEVICE = given.data, given.device
     torch.set_num_threads(1)
-    execute([p for p in given.parts if p != "write"], given.task, given.json, given.seeds)
+    execute(given)
     if "write" in given.parts:
         from training_page import page
 
