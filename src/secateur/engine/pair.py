@@ -89,8 +89,10 @@ def _pair(first: Step, second: Step, pitch: int) -> PairStep | None:
     """Two steps that follow each other as one; None where nothing is gained by it."""
     if not (isinstance(first, PlanesStep) and isinstance(second, PlanesStep)):
         return None
-    (_, made, residual), (read, *_) = first.places(0), second.places(0)
+    (source, made, residual), (read, target, _) = first.places(0), second.places(0)
     if made != read or residual or first.planes != second.planes:
+        return None
+    if target == source:  # what the next planes are made of would be written over
         return None
     pair = PairStep(first, second, pitch)
     return pair if pair.most < first.planes else None
