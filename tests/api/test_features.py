@@ -76,7 +76,7 @@ def test_what_does_not_fit_is_refused() -> None:
 @pytest.mark.slow
 def test_twenty_of_two_hundred() -> None:
     generator = torch.Generator().manual_seed(1)
-    x = torch.randn(5500, 200, generator=generator)
+    x = torch.randn(8500, 200, generator=generator)
     true = torch.randperm(200, generator=generator)[:20]
     sign = torch.randint(0, 2, (20,), generator=generator) * 2.0 - 1
     z = x[:, true]
@@ -86,12 +86,15 @@ def test_twenty_of_two_hundred() -> None:
                         nn.Linear(16, 2))  # fmt: skip
     trained(net, x[:4000], y[:4000], 8, decay=0.1)
     found = sc.features(
-        net, batches(x[:4000], y[:4000], 64), evaluate=sc.Accuracy([(x[4000:], y[4000:])]), seeds=3
-    )
+        net, batches(x[:4000], y[:4000], 64), evaluate=sc.Accuracy([(x[4000:5500], y[4000:5500])]),
+        seeds=3,
+    )  # fmt: skip
     chosen, wanted = set(found.selected), set(true.tolist())
     assert len(chosen & wanted) >= 0.9 * len(chosen)
     assert len(chosen & wanted) >= 0.9 * len(wanted)
-    assert all(run.smallest.quality >= found.dense - 0.01 for run in found.runs)
+    unseen = sc.Accuracy([(x[5500:], y[5500:])])  # nothing was chosen on these
+    assert found.model is not None
+    assert unseen(found.model).mean() >= unseen(net).mean() - 0.01
 
 
 @pytest.mark.slow
