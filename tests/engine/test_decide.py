@@ -3,15 +3,37 @@ from __future__ import annotations
 import pytest
 import torch
 from tests.engine.nets import Signal, prune
+from torch import Tensor, nn
 
 from secateur.core.batches import as_call
 from secateur.engine.capture import capture
-from secateur.engine.decide import SEQUENCE, TORCH, assemble, decide
+from secateur.engine.decide import (
+    SEQUENCE,
+    TORCH,
+    assemble,
+    decide,
+    first_layout,
+    kernels_of,
+)
 from secateur.engine.fast import shapes_of
 from secateur.engine.fuse import fuse
+from secateur.engine.kernels import block_of
 from secateur.measure.latency_cache import TimeCache
+from secateur.runtime.emit.planes import available
 
 pytest.importorskip("llvmlite", reason="kernels need llvmlite")
+
+
+class Wide(nn.Module):
+    """An inverted bottleneck."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.up, self.each = nn.Conv2d(4, 60, 1), nn.Conv2d(60, 60, 3, 1, 1, groups=60)
+        self.down = nn.Conv2d(60, 60, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.down(torch.relu(self.each(torch.relu(self.up(x)))))
 
 
 class Wanted(TimeCache):
@@ -24,6 +46,19 @@ class Wanted(TimeCache):
     def get(self, key: str) -> float | None:
         self.asked.append(key)
         return 0.001 if self.fast in key else 0.002
+
+
+@torch.no_grad()
+def test_layers_before_depthwise_ones_make_few_planes_together() -> None:
+    net, x = prune(Wide(), 0.5), torch.randn(1, 4, 100, 100)
+    graph = fuse(capture(net, as_call(net, x)))
+    shapes = shapes_of(graph, [x])
+    layout = first_layout(graph, shapes)
+    up, each, down = (node for node in graph.nodes if node.op == "layer")
+    found = [kernels_of(graph, node, layout, shapes) for node in (up, each, down)]
+    assert found[0] and max(map(block_of, found[0])) <= 8
+    assert found[1] and all(name.startswith("llvm-depthwise ") for name in found[1])
+    assert max(map(block_of, found[2])) == 60 or not available()
 
 
 @torch.no_grad()

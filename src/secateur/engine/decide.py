@@ -15,6 +15,7 @@ from secateur.core.errors import InputError, SecateurError
 from secateur.engine.arena import Arena
 from secateur.engine.graph import Graph, Node
 from secateur.engine.kernels import (
+    block_of,
     build,
     depthwise_names,
     is_depthwise,
@@ -36,6 +37,7 @@ TORCH = "torch"
 SEQUENCE = "llvm-recurrent"
 _LEAST, _MOST = 0.004, 0.15  # seconds that a candidate is timed
 _EVICT = 1 << 20  # floats that are read in between: what is timed finds a used cache
+_NEAR = 5 << 16  # bytes of planes that may be made before a depthwise convolution reads them
 Shapes = Mapping[str, Sequence[int]]
 
 
@@ -108,8 +110,7 @@ def _decide(graph: Graph, node: Node, layout: Layout, shapes: Shapes, known: Tim
 
     dense_ms = timed(TORCH, lambda: _dense(layer, shape, shapes[node.name]))
     planes = planes_of(layer, inside, out)
-    candidates = depthwise_names(layer, inside, out)
-    candidates = candidates or names(layer, planes, out.positions * images)
+    candidates = kernels_of(graph, node, layout, shapes)
     if not candidates:
         full = f"{layer.weight.density:.0%} of its weights are there"
         return Decision(TORCH, dense_ms, dense_ms, full if planes.nnz else "")
@@ -124,6 +125,22 @@ def _decide(graph: Graph, node: Node, layout: Layout, shapes: Shapes, known: Tim
         why = "" if best is None else f"{best.split()[0]} takes {times[best]:.3g} ms"
         return Decision(TORCH, dense_ms, dense_ms, why)
     return Decision(best, times[best], dense_ms)
+
+
+def kernels_of(graph: Graph, node: Node, layout: Layout, shapes: Shapes) -> list[str]:
+    """Kernels that are worth timing for a layer.
+
+    Those in front of depthwise convolutions make few planes together, so that they can take turns.
+    """
+    layer, (inside, out) = graph.layers[node.name], forms(graph, node, layout, shapes)
+    found = depthwise_names(layer, inside, out)
+    positions = out.positions * _images(out, shapes[node.refs[0]])
+    found = found or names(layer, planes_of(layer, inside, out), positions)
+    readers = [other for other in graph.nodes if node.name in other.refs]
+    if len(readers) == 1 and is_depthwise(graph.layers.get(readers[0].name)):
+        few = [name for name in found if 4 * out.pitch * block_of(name) <= _NEAR]
+        return few or found
+    return found
 
 
 def first_layout(graph: Graph, shapes: Shapes) -> Layout:

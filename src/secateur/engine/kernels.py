@@ -45,7 +45,7 @@ def planes_of(layer: Layer, inside: Form, outside: Form) -> Planes:
     )  # fmt: skip
 
 
-def is_depthwise(layer: Layer | Recurrence) -> bool:
+def is_depthwise(layer: Layer | Recurrence | None) -> bool:
     """Whether there may be a kernel that reads one plane for each output, with its stride."""
     if not isinstance(layer, Layer) or not layer.dims or layer.weight.shape[1] != 1:
         return False
@@ -74,6 +74,19 @@ def depthwise_names(layer: Layer, inside: Form, outside: Form) -> list[str]:
 def is_direct(name: str) -> bool:
     """Whether a kernel with a stride reads planes as they are, and no phases."""
     return name.startswith("llvm-depthwise")
+
+
+def block_of(name: str) -> int:
+    """Output planes that a kernel makes together.
+
+    Example:
+        >>> [block_of(n) for n in ("emit-avx2-loop 8/28672/64/1+", "emit-avx2 6x2", "llvm-csr 4/1")]
+        [64, 6, 1]
+    """
+    kind, _, sizes = name.partition(" ")
+    if not kind.startswith("emit-"):
+        return 1
+    return int(sizes.rstrip("+").split("/")[2] if kind.endswith("-loop") else sizes.split("x")[0])
 
 
 def is_flat(name: str) -> bool:

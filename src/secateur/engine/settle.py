@@ -14,9 +14,17 @@ from typing import Any
 
 from secateur.core.errors import SecateurError
 from secateur.engine.chain import apart
-from secateur.engine.decide import Decision, Shapes, assemble, first_layout, forms, key_of
+from secateur.engine.decide import (
+    Decision,
+    Shapes,
+    assemble,
+    first_layout,
+    forms,
+    kernels_of,
+    key_of,
+)
 from secateur.engine.graph import Graph, Node
-from secateur.engine.kernels import build, is_flat, names, planes_of
+from secateur.engine.kernels import build, is_direct, is_flat, planes_of
 from secateur.engine.layout import Layout
 from secateur.engine.pair import PairStep
 from secateur.engine.program import Parts, Program
@@ -86,16 +94,14 @@ def _alone(
     graph: Graph, node: Node, key: str, layout: Layout, shapes: Shapes, known: TimeCache
 ) -> dict[str, float]:
     """Milliseconds that each kernel of a layer took alone."""
-    layer, (inside, out) = graph.layers[node.name], forms(graph, node, layout, shapes)
-    images = shapes[node.refs[0]][0] if out.image else 1
-    there = names(layer, planes_of(layer, inside, out), out.positions * images)
+    there = kernels_of(graph, node, layout, shapes)
     times = {name: known.get(f"{key} {name}") for name in there}
     return {name: 1000 * seconds for name, seconds in times.items() if seconds is not None}
 
 
 def _close(decision: Decision, alone: Mapping[str, float]) -> tuple[str, ...]:
     """The kernel that won, and those that are not much slower."""
-    if decision.kernel not in alone or is_flat(decision.kernel):
+    if decision.kernel not in alone or is_flat(decision.kernel) or is_direct(decision.kernel):
         return ()
     most = min(_NEAR * decision.ms, decision.dense_ms)
     others = [n for n in sorted(alone, key=lambda n: alone[n]) if n != decision.kernel]
