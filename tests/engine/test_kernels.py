@@ -63,6 +63,7 @@ def test_what_stands_in() -> None:
 def test_tiles_have_names() -> None:
     assert _way("avx512", Tile(30, 1, tiles=4)) == "emit-avx512 30x1x4"
     assert _way("avx2", Tile(6, 2)) == "emit-avx2 6x2"
+    assert _way("avx2", Tile(6, 2, tiles=16)) == "emit-avx2 6x2x16"
     assert _way("avx2", Loop(8, 900, 64, True, True)) == "emit-avx2-loop 8/900/64/1+"
     fc, form = layer(), tokens((16, 32))
     for isa in available():

@@ -38,7 +38,7 @@ _KERNEL = re.compile(
     r"torch|llvm-recurrent|llvm-csr [1-9]\d?/([1-9]|1[0-6])|vec-(sliced|blocks) [1-9]\d?|"
     r"llvm-depthwise [1-8]|"
     r"vec-banked [1-9]\d{0,2}|"
-    r"emit-\w{4,6}(-loop [1-9]\d?/[1-9]\d{2,8}/[1-9]\d{0,5}(/1)?| [1-9]\d?x[1-9](x[1-9])?)\+?"
+    r"emit-\w{4,6}(-loop [1-9]\d?/[1-9]\d{2,8}/[1-9]\d{0,5}(/1)?| [1-9]\d?x[1-9](x[1-9]\d?)?)\+?"
 )
 _KINDS = {"dtype": torch.dtype, "layout": torch.layout, "memory_format": torch.memory_format}
 _FIELDS = {"schema", "graph", "layers", "decisions", "report"}

@@ -3,7 +3,8 @@
 Two ways: `Loop` runs over a stream of the non-zeros, `Straight` has an instruction for each. Where
 the processor multiplies with a broadcast straight from memory (AVX-512), straight lines need the
 fewest instructions. Elsewhere they take three times the bytes of a loop's stream, and fetching them
-is what they wait for, except where all of them stay in the level-1 cache.
+is what they wait for, except where all of them stay in the level-1 cache, or where many non-zeros
+share what is loaded and many tiles of positions what is fetched.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ _NEAR = 28 << 10  # bytes of input that stay in the level-1 cache
 _COPIES = 64 << 10  # bytes of a thread's stack that copies of columns may take
 _RECORD = 10  # non-zeros that pay for the loads and stores of a row's sums
 _CODE = 24 << 10  # bytes of code that stay in the level-1 cache
+_DENSE = 2 << 20  # bytes of code beyond which loops were always faster
 _FAR_AWAY = 512 << 10  # bytes of planes that do not stay in the level-2 cache with all the rest
 _FAR = 2**31 - 2**16  # distances have 32 bits
 
@@ -135,7 +137,10 @@ def ways(layer: Planes, isa: Isa) -> list[Way]:
     if isa.wide:  # several tiles share the instructions that are fetched for a segment
         other = Tile(30, 1, tiles=4, ahead=True) if far else Tile(30, 1)
         return [Tile(30, 1, tiles=4), other, *loops]
-    return [*loops, Tile(6, 2)] if 24 * layer.nnz < _CODE else loops
+    code = 24 * layer.nnz
+    if layer.density > 0.3 and code < _DENSE:  # shares weights and inputs; fetched once for 16
+        return [Tile(6, 2, tiles=16), *loops]
+    return [*loops, Tile(6, 2)] if code < _CODE else loops
 
 
 def _columns(layer: Planes, positions: int) -> int:
