@@ -101,3 +101,11 @@ def test_kernels_that_make_several_planes_at_once(monkeypatch: pytest.MonkeyPatc
                 torch.set_num_threads(count)
                 assert torch.allclose(run([x])[0], net(x), atol=1e-5)
             torch.set_num_threads(1)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("size", [(8, 8), (3, 5), (17, 64), (30, 2)])
+def test_images_that_are_too_small_for_depthwise_kernels(size: tuple[int, int]) -> None:
+    net, x = Inverted(), torch.randn(2, 3, *size)
+    run = program(net, x, depthwise="llvm-depthwise 4")
+    assert torch.allclose(run([x])[0], net(x), atol=1e-5)

@@ -37,6 +37,7 @@ TORCH = "torch"
 SEQUENCE = "llvm-recurrent"
 _LEAST, _MOST = 0.004, 0.15  # seconds that a candidate is timed
 _EVICT = 1 << 20  # floats that are read in between: what is timed finds a used cache
+_ANY = "llvm-csr 4/1"  # a kernel for every layer
 _NEAR = 5 << 16  # bytes of planes that may be made before a depthwise convolution reads them
 Shapes = Mapping[str, Sequence[int]]
 
@@ -157,9 +158,15 @@ def assemble(graph: Graph, shapes: Shapes, decisions: Mapping[str, Decision]) ->
         if decision.kernel not in (TORCH, SEQUENCE)
     }
     plain = {name for name, kernel in chosen.items() if is_flat(kernel)}
-    direct = {name for name, kernel in chosen.items() if is_direct(kernel)}
-    layout = lay_out(graph, shapes, chosen, plain, direct)
     by_name = {node.name: node for node in graph.nodes}
+    while True:
+        direct = {name for name, kernel in chosen.items() if is_direct(kernel)}
+        layout = lay_out(graph, shapes, chosen, plain, direct)
+        places = {name: forms(graph, by_name[name], layout, shapes) for name in direct}
+        lost = [n for n, place in places.items() if not depthwise_names(graph.layers[n], *place)]
+        if not lost:
+            break
+        chosen |= dict.fromkeys(lost, _ANY)  # images of these sizes are too small
     kernels = {}
     for name, kernel in chosen.items():
         layer = graph.layers[name]
