@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import pytest
 import torch
 from tests.engine.nets import Mixed, prune
 from torch import nn
 
+import secateur as sc
 from secateur.core.batches import as_call
 from secateur.engine.capture import capture
 from secateur.engine.fast import shapes_of
@@ -39,3 +41,21 @@ def test_views_of_tokens() -> None:
         view = form.view(buffer, (2, 3, 5))
         assert view.stride() == stride and form.positions == 6
         assert view.storage_offset() + 4 * (form.pitch or 1) + SLACK <= len(buffer)
+
+
+@pytest.mark.parametrize("kernel", [(3, 1), (1, 3)])
+def test_borders_on_two_sides_only_stay_zero(kernel: tuple[int, int]) -> None:
+    padding = (kernel[0] // 2, kernel[1] // 2)
+    torch.manual_seed(0)
+    layers = [nn.Conv2d(4, 4, kernel, padding=padding) for _ in range(3)]
+    with torch.no_grad():
+        for layer in layers:
+            layer.weight *= torch.rand_like(layer.weight) < 0.3
+    net, x = nn.Sequential(*layers).eval(), torch.randn(2, 4, 7, 5)
+    call = as_call(net, x)
+    graph = fuse(capture(net, call))
+    with torch.no_grad():
+        layout = lay_out(graph, shapes_of(graph, [x]), graph.layers)
+        fast = sc.compile(net, x, cache=False)
+        assert all(layout.values[node.name].bordered for node in graph.nodes if node.op == "layer")
+        assert torch.allclose(fast(x), net(x), atol=1e-5)

@@ -43,8 +43,8 @@ class Form:
 
     @property
     def bordered(self) -> bool:
-        """Whether there is a border, which must stay zero."""
-        return self.image and self.row > self.size[1]
+        """Whether there is a border, beside images or only above and below, that must stay zero."""
+        return self.image and (self.row > self.size[1] or self.margin > 0)
 
     def floats(self, shape: Sequence[int]) -> int:
         """Room that a value of this shape needs."""

@@ -163,7 +163,7 @@ def from_conv(
 
     pitch: floats between the input's planes; plane `c * n + i` is phase `i` of the `n` phases
     (`phases`) of channel `c`. row: floats between rows, of input and output. size: the output's
-    `(height, width)`, from which the mask of what is not border follows. A 1-d convolution has one
+    `(height, width)` if it has a border, from which the mask follows. A 1-d convolution has one
     row: give its weight as `[out, in / groups, 1, k]`.
 
     Example:
@@ -185,7 +185,7 @@ def from_conv(
     columns = (channels + taps.reshape(-1)).reshape(-1)
     group = np.arange(out) // (out // groups) * (inside * len(found) * pitch)
     mask = None
-    if size is not None and size[1] < row:
+    if size is not None:
         kept = np.arange(size[0] * row) % row < size[1]
         mask = np.where(kept, np.uint32(0xFFFFFFFF), np.uint32(0))
     return _sparse(
