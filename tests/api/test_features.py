@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -62,6 +64,19 @@ def test_the_features_that_count_are_found() -> None:
     assert all(torch.equal(tensor, before[name]) for name, tensor in net.state_dict().items())
 
 
+def test_no_more_units_than_asked_for() -> None:
+    torch.manual_seed(0)
+    x = torch.randn(300, 7)
+    y = (x[:, [0, 2, 5]].tanh().sum(1) > 0).long()
+    net = trained(nn.Sequential(nn.Linear(7, 4), nn.ReLU(), nn.Linear(4, 2)), x, y, 30)
+    found = sc.features(
+        net, batches(x, y, 50), evaluate=sc.Accuracy([(x, y)]), seeds=1, tolerance=0.0, most=4,
+        recover=[sc.Finetune(epochs=2, lr=1e-2)],
+    )  # fmt: skip
+    small = found.best.smallest
+    assert small.inputs + small.units <= 4
+
+
 def test_what_does_not_fit_is_refused() -> None:
     net, data = nn.Linear(3, 2), [(torch.randn(8, 3), torch.zeros(8).long())]
     evaluate = sc.Accuracy(data)
@@ -71,6 +86,8 @@ def test_what_does_not_fit_is_refused() -> None:
         sc.features(net, data, evaluate=evaluate, seeds=0)
     with pytest.raises(InputError, match="part=0"):
         sc.features(net, data, evaluate=evaluate, part=0)
+    with pytest.raises(InputError, match="most=1"):
+        sc.features(net, data, evaluate=evaluate, most=1)
 
 
 @pytest.mark.slow
@@ -98,22 +115,30 @@ def test_twenty_of_two_hundred() -> None:
 
 
 @pytest.mark.slow
-def test_breast_cancer_in_sixteen_units() -> None:
+def test_breast_cancer_in_twelve_units() -> None:
+    """On average over splits: of 169 unseen samples one is 0.6 points."""
     data = pytest.importorskip("sklearn.datasets").load_breast_cancer()
-    torch.manual_seed(0)
-    x, y = torch.tensor(data.data, dtype=torch.float32), torch.tensor(data.target)
-    order = torch.randperm(len(x))
-    fit, unseen = order[:400], order[400:]  # nothing is chosen on those that are unseen
-    x = (x - x[fit].mean(0)) / x[fit].std(0)
-    net = nn.Sequential(nn.Linear(30, 16), nn.ReLU(), nn.Linear(16, 2))
-    trained(net, x[fit], y[fit], 20)
-    found = sc.features(
-        net, batches(x[fit], y[fit], 32), evaluate=sc.Accuracy([(x[fit], y[fit])]),
-        recover=[sc.Finetune(epochs=8, lr=1e-2)],
-        names=list(data.feature_names), outputs=list(data.target_names),
-    )  # fmt: skip
-    accuracy = sc.Accuracy([(x[unseen], y[unseen])])
-    assert sum(map(len, found.drawing.columns)) <= 16
-    assert found.model is not None
-    assert accuracy(found.model).mean() >= accuracy(net).mean() - 0.02
-    assert len(found.drawing.edges) == found.best.smallest.weights
+    gained = []
+    for split in range(4):
+        torch.manual_seed(split)
+        x, y = torch.tensor(data.data, dtype=torch.float32), torch.tensor(data.target)
+        order = torch.randperm(len(x))
+        fit, unseen = order[:400], order[400:]  # nothing is chosen on those that are unseen
+        x = (x - x[fit].mean(0)) / x[fit].std(0)
+        net = nn.Sequential(nn.Linear(30, 4), nn.ReLU(), nn.Linear(4, 2))
+        trained(net, x[fit], y[fit], 20)
+        found = sc.features(
+            net, batches(x[fit], y[fit], 32), evaluate=sc.Accuracy([(x[fit], y[fit])]), most=10,
+            recover=[sc.Finetune(epochs=8, optimizer=decayed)],
+            names=list(data.feature_names), outputs=list(data.target_names),
+        )  # fmt: skip
+        assert found.model is not None
+        assert sum(map(len, found.drawing.columns)) <= 12
+        assert len(found.drawing.edges) == found.best.smallest.weights
+        accuracy = sc.Accuracy([(x[unseen], y[unseen])])
+        gained.append(float(accuracy(found.model).mean() - accuracy(net).mean()))
+    assert sum(gained) / len(gained) >= -0.01
+
+
+def decayed(parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+    return torch.optim.AdamW(parameters, 1e-2, weight_decay=0.3)

@@ -47,6 +47,7 @@ def features(
     seeds: int | Sequence[int] = 3,
     part: float = 0.8,
     tolerance: float = 0.01,
+    most: int | None = None,
     recover: Sequence[Recover] | None = None,
     loss: Callable[[nn.Module, Any], Tensor] | None = None,
     lower_is_better: bool | None = None,
@@ -68,6 +69,8 @@ def features(
         seeds: How many, or which.
         part: Of the samples of each batch that a seed sees.
         tolerance: In the unit of `evaluate`.
+        most: Inputs that are read and hidden units, together, for a network that people can look
+            into. Where none of so few is within the tolerance, it is the best of those.
         recover: The training after each step; by default `[Finetune(epochs=3, lr=3e-3)]`.
         loss: See `prune_`.
         lower_is_better: Of `evaluate`; by default what it says of itself, else no.
@@ -84,6 +87,8 @@ def features(
         raise InputError(
             f"part={part!r}, tolerance={tolerance!r}", hint="a share, and a number from 0 on"
         )
+    if most is not None and most < 2:
+        raise InputError(f"most={most!r}", hint="an input and a hidden unit are two")
     batches = take(data, _MANY)
     calls = [batch_call(model, batch) for batch in batches]
     inputs = Inputs.of(model, calls)
@@ -94,7 +99,8 @@ def features(
     )  # fmt: skip
     tune = (Finetune(epochs=3, lr=3e-3),) if recover is None else recover
     call = example_call(model, None, batches)
-    way = _Way(evaluate, -1.0 if lower else 1.0, tolerance, inputs, call, tune, loss, on_visit)
+    sign = -1.0 if lower else 1.0
+    way = _Way(evaluate, sign, tolerance, most, inputs, call, tune, loss, on_visit)
     dense = _evaluate(evaluate, model)
     runs = []
     for seed in numbers:
@@ -126,6 +132,7 @@ class _Way:
     evaluate: Evaluate
     sign: float
     tolerance: float
+    most: int | None
     inputs: Inputs
     call: Call
     tune: Sequence[Recover]
@@ -136,19 +143,38 @@ class _Way:
     def walk(self, model: nn.Module, data: list[Any], seed: int) -> tuple[list[_Step], int]:
         """All networks on the way, and which of them is the smallest that is good."""
         start = self._step(model)
-        self.best = self.sign * start.visit.quality
+        self.best = self._quality(start)
         seen = [start]
-        for stage in (self._units, self._inputs, self._weights):
+        for stage, fits in (
+            (self._units, self._narrow), (self._inputs, self._fits), (self._weights, self._fits)
+        ):  # fmt: skip
             here = [start]
             for step in stage(start, data, seed):
                 here.append(step)
-                self.best = max(self.best, self.sign * step.visit.quality)
+                self.best = max(self.best, self._quality(step))
             seen += here[1:]
-            start = next((step for step in reversed(here) if self._good(step)), start)
+            start = self._chosen(here, fits)
         return seen, next(k for k, step in enumerate(seen) if step is start)
 
+    def _chosen(self, steps: list[_Step], fits: Callable[[_Step], bool]) -> _Step:
+        """The last one that is good, or else the best, of those that fit, if any does."""
+        small = [step for step in steps if fits(step)] or steps
+        good = [step for step in small if self._good(step)]
+        return good[-1] if good else max(small, key=self._quality)
+
+    def _fits(self, step: _Step) -> bool:
+        inputs, units = step.visit.inputs, step.visit.units
+        return self.most is None or inputs + units <= self.most
+
+    def _narrow(self, step: _Step) -> bool:
+        """Whether units leave half of the room to inputs."""
+        return self.most is None or step.visit.units <= self.most // 2
+
     def _good(self, step: _Step) -> bool:
-        return self.sign * step.visit.quality >= self.best - self.tolerance
+        return self._quality(step) >= self.best - self.tolerance
+
+    def _quality(self, step: _Step) -> float:
+        return self.sign * step.visit.quality
 
     def _units(self, start: _Step, data: list[Any], seed: int) -> Iterator[_Step]:
         """Hidden units go, a quarter at a time."""
@@ -163,7 +189,7 @@ class _Way:
             if step.visit.units == before:
                 return
             yield step
-            missed = 0 if self._good(step) else missed + 1
+            missed = 0 if self._good(step) or not self._narrow(step) else missed + 1
 
     def _inputs(self, start: _Step, data: list[Any], seed: int) -> Iterator[_Step]:
         """Whole inputs go."""
@@ -197,7 +223,7 @@ class _Way:
             step = make(model, left)
             yield step
             model = step.model
-            if self._good(step):
+            if self._good(step) or not self._fits(step):
                 good, bad, missed = (left, model), 0, 0
             else:
                 bad, missed = bad or left, missed + 1
