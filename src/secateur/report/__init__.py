@@ -1,1 +1,1 @@
-"""What people read: tables in the terminal."""
+"""What people read: tables, the HTML report beside a model, its card on the Hub."""
