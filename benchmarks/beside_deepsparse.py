@@ -17,7 +17,6 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from statistics import median, quantiles
 from time import perf_counter
 from typing import Any
 
@@ -31,6 +30,7 @@ from secateur.core.cache import folder_of
 from secateur.core.measured import Latency
 from secateur.engine.capture import capture
 from secateur.engine.compiler import compile_model
+from secateur.measure.clock import steady, summary
 
 TURN = 0.05  # seconds of one's turn, or one call
 RUNS = 20
@@ -112,7 +112,8 @@ def in_turns(engines: dict[str, Timed], seconds: float) -> dict[str, Latency]:
     while not all(_enough(runs, seconds) for runs in taken.values()):
         for name, timed in engines.items():
             taken[name] += timed(turns[name])
-    return {name: _latency(runs) for name, runs in taken.items()}
+    threads = torch.get_num_threads()
+    return {name: summary(runs, threads, "cpu", False) for name, runs in taken.items()}
 
 
 def table(part: dict[str, Any]) -> list[str]:
@@ -146,14 +147,7 @@ def _calls(network: nn.Module, x: torch.Tensor) -> Timed:
 def _enough(taken: list[float], seconds: float) -> bool:
     if len(taken) < RUNS or sum(taken) < seconds:
         return False
-    low, middle, high = quantiles(taken, n=4)
-    return high - low <= 0.1 * middle or sum(taken) >= 5 * seconds
-
-
-def _latency(taken: list[float]) -> Latency:
-    low, _, high = quantiles(taken, n=4)
-    spread, threads = 1000 * (high - low), torch.get_num_threads()
-    return Latency(1000 * median(taken), spread, len(taken), threads, "cpu", compiled=False)
+    return steady(taken) or sum(taken) >= 5 * seconds
 
 
 def _export(model: nn.Module, x: torch.Tensor, path: str) -> None:

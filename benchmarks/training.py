@@ -138,7 +138,9 @@ def execute(given: argparse.Namespace) -> None:
         path.write_text(json.dumps(mine, indent=1) + "\n", encoding="utf-8")
         print(key, row, flush=True)
 
-    for part in (part for part in given.parts if part != "write"):
+    for part in given.parts:
+        if part == "write":
+            continue
         if part in ("choice", "gradual"):
             for seed in seeds_wanted or range(1 if part == "choice" else 3):
                 for name, way in chosen(rows, part):
@@ -192,7 +194,7 @@ def main() -> None:
 
         rows = known([FILE, *given.also])
         FILE.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
-        text = page(rows, parts(), f"{platform.machine()}, one thread, torch {torch.__version__}")
+        text = page(rows, parts(), machine())
         (HERE.parent / "docs" / "training.md").write_text(text, encoding="utf-8")
 
 

@@ -21,8 +21,8 @@ class Way:
     """A method and the settings of its optimizer; what is None is as the task has it.
 
     smooth: how much of a label goes to the other classes. start, end: of the rise, as parts of all
-    steps. cycles: magnitudes go in as many cuts, and the
-    learning rate starts anew after each (Renda et al. 2020).
+    steps. cycles: magnitudes go in as many cuts, and the learning rate starts anew after each
+    (Renda et al. 2020).
     """
 
     method: str = "gmp"

@@ -76,11 +76,15 @@ def images(
 
 def classifier(
     build: Callable[[], nn.Module], steps: int, rate: float,
-    x: Tensor, y: Tensor, unseen: Tensor, labels: Tensor, batch: int = 128, **how: Any,
+    x: Tensor, y: Tensor, unseen: Tensor, labels: Tensor, batch: int = 128,
+    changed: Callable[[Tensor, torch.Generator], Tensor] = lambda x, generator: x, **how: Any,
 ) -> Task:  # fmt: skip
+    """changed: what is done to the images of a batch."""
+
     def loss(model: nn.Module, generator: torch.Generator, smooth: float) -> Tensor:
         chosen = torch.randint(len(x), (batch,), generator=generator).to(x.device)
-        return cross_entropy(model(x[chosen]), y[chosen], label_smoothing=smooth)
+        outputs = model(changed(x[chosen], generator))
+        return cross_entropy(outputs, y[chosen], label_smoothing=smooth)
 
     def report(model: nn.Module) -> dict[str, float]:
         outputs = torch.cat([model(part) for part in unseen.split(1000)])
@@ -147,17 +151,13 @@ def cifar() -> tuple[Tensor, Tensor, Tensor, Tensor]:
 
 def resnet20(steps: int = 2000) -> Task:
     """Images are mirrored at random, half of them."""
-    x, y, unseen, labels = cifar()
 
-    def loss(model: nn.Module, generator: torch.Generator, smooth: float) -> Tensor:
-        chosen = torch.randint(len(x), (128,), generator=generator).to(x.device)
-        mirrored = torch.rand(128, 1, 1, 1, generator=generator).to(x.device) < 0.5
-        taken = x[chosen]
-        outputs = model(torch.where(mirrored, taken.flip(3), taken))
-        return cross_entropy(outputs, y[chosen], label_smoothing=smooth)
+    def changed(x: Tensor, generator: torch.Generator) -> Tensor:
+        mirrored = torch.rand(len(x), 1, 1, 1, generator=generator).to(x.device) < 0.5
+        return torch.where(mirrored, x.flip(3), x)
 
-    task = classifier(lambda: _loaders().CifarResNet(20), steps, 0.1, x, y, unseen, labels)
-    return replace(task, loss=loss, decay=5e-4)
+    build = lambda: _loaders().CifarResNet(20)  # noqa: E731
+    return classifier(build, steps, 0.1, *cifar(), changed=changed, decay=5e-4)
 
 
 def decayed(task: Task) -> Task:

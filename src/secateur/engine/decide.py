@@ -26,6 +26,7 @@ from secateur.engine.kernels import (
 )
 from secateur.engine.layer import Dense, Layer
 from secateur.engine.layout import Form, Layout, lay_out, tokens
+from secateur.engine.pair import NEAR
 from secateur.engine.program import Parts
 from secateur.engine.recurrence import Recurrence, Steps
 from secateur.engine.steps import Chosen, PlanesStep
@@ -38,7 +39,7 @@ SEQUENCE = "llvm-recurrent"
 _LEAST, _MOST = 0.004, 0.15  # seconds that a candidate is timed
 _EVICT = 1 << 20  # floats that are read in between: what is timed finds a used cache
 _ANY = "llvm-csr 4/1"  # a kernel for every layer
-_NEAR = 5 << 16  # bytes of planes that may be made before a depthwise convolution reads them
+_NEAR = 5 * NEAR  # bytes of planes that one kernel may make before a depthwise one reads them
 Shapes = Mapping[str, Sequence[int]]
 
 

@@ -123,7 +123,7 @@ def compare(
                 seconds[name].append(_once(run, wait))
         used = torch.get_num_threads()
     label = torch.cuda.get_device_name(where) if where.type == "cuda" else str(where)
-    return {name: _summary(taken, used, label, compiled) for name, taken in seconds.items()}
+    return {name: summary(taken, used, label, compiled) for name, taken in seconds.items()}
 
 
 def ratio(times: Mapping[str, Latency], before: str, after: str) -> float:
@@ -154,17 +154,19 @@ def _enough(
         return True
     if runs < repeats or each < min_time:
         return False
-    return each >= 5 * min_time or all(_steady(taken) for taken in seconds.values())
+    return each >= 5 * min_time or all(steady(taken) for taken in seconds.values())
 
 
-def _steady(seconds: list[float]) -> bool:
+def steady(seconds: list[float]) -> bool:
+    """Whether the middle half of the times lies within a tenth of their median."""
     if len(seconds) < 2:
         return True
     low, middle, high = quantiles(seconds, n=4)
     return high - low <= 0.1 * middle
 
 
-def _summary(seconds: list[float], threads: int, device: str, compiled: bool) -> Latency:
+def summary(seconds: list[float], threads: int, device: str, compiled: bool) -> Latency:
+    """Seconds of single runs as a latency."""
     low, _, high = quantiles(seconds, n=4) if len(seconds) > 1 else (seconds[0],) * 3
     spread = 1000 * (high - low)
     return Latency(1000 * median(seconds), spread, len(seconds), threads, device, compiled)
