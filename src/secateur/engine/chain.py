@@ -18,8 +18,8 @@ import torch
 from secateur.engine.layer import Layer
 from secateur.engine.layout import Form
 from secateur.engine.pair import PairStep
-from secateur.engine.prepared import Tasks
 from secateur.engine.steps import PlanesStep, Step
+from secateur.runtime.machine import Tasks
 from secateur.runtime.machine.sequence import sequence, tasks
 
 

@@ -12,8 +12,8 @@ from torch import Tensor
 from secateur.engine.graph import Node
 from secateur.engine.layer import Layer
 from secateur.engine.layout import Form, split_phases
-from secateur.engine.prepared import Tasks
 from secateur.runtime.kernels import images, llvm, norms
+from secateur.runtime.machine import Tasks
 
 
 class Slot:

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from secateur.engine.prepared import Tasks
 from secateur.engine.steps import PlanesStep, Step
+from secateur.runtime.machine import Tasks
 from secateur.runtime.machine.sequence import sequence, tasks
 
 NEAR = 1 << 16

@@ -13,7 +13,7 @@ from torch import Tensor
 from secateur.engine.graph import Node, refs, substitute
 from secateur.engine.kernels import tasks
 from secateur.engine.native import Slot
-from secateur.engine.prepared import Tasks
+from secateur.runtime.machine import Tasks
 from secateur.runtime.planes import Kernel
 
 Step = Callable[[list[Any]], None]

@@ -16,7 +16,7 @@ from secateur.core.chart import Chart, Mark
 from secateur.core.errors import FileError, RecipeError
 from secateur.core.page import Line, Page, Table, amount, plain
 from secateur.core.panel import Panel
-from secateur.core.schedule import Adaptive
+from secateur.core.schedule import Adaptive, Schedule
 from secateur.train.ascent import Ascent
 from secateur.train.held import Held
 from secateur.train.settings import Settings
@@ -201,8 +201,12 @@ class Session:
     def _stepped(self, gradients: Mapping[str, Tensor] | None = None) -> None:
         """An update, if one is due now."""
         schedule = self._settings.schedule
-        if schedule is None or not schedule.due(self.step):
-            return
+        if schedule is not None and schedule.due(self.step):
+            self._update(schedule, gradients or {})
+
+    @torch.no_grad()
+    def _update(self, schedule: Schedule, gradients: Mapping[str, Tensor]) -> None:
+        """What the schedule asks for after this step."""
         part: float | None = schedule.fraction(self.step)
         kind = "update"
         if self._ascent is not None:
@@ -212,7 +216,7 @@ class Session:
             part, kind = self._ascent.next(event), "raise"
         if part is not None:
             old = [item.mask for item in self._held]
-            self._choose(part, gradients or {}, schedule.last)
+            self._choose(part, gradients, schedule.last)
             self._note(kind, part=part, **self._changed(old))
 
     def _choose(self, part: float, gradients: Mapping[str, Tensor], last: int | None) -> None:

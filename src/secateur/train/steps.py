@@ -126,11 +126,12 @@ class Steps:
             else:
                 item.parameter.data = item.latent  # no copy; the old memory is back after the step
 
-    @torch.no_grad()
     def _after(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+        """Between updates of the hard form nothing but `apply`, which is cheap, as steps may be."""
         if skipped(optimizer):
             return
-        self._restore()
+        if self._moved:
+            self._restore()
         if optimizer is self._first:
             self.step += 1
             self._stepped()
@@ -141,6 +142,7 @@ class Steps:
         for together in self._together.get(id(optimizer), ()):
             together.apply()
 
+    @torch.no_grad()
     def _restore(self) -> None:
         """The parameters' own memory again, and in `latent` what the optimizer made."""
         for item, shown in self._moved:
@@ -157,6 +159,7 @@ class Steps:
         looks = self._settings.grow == "gradient" or bool(self._settings.criterion.needs)
         return looks and schedule is not None and schedule.due(self.step + 1)
 
+    @torch.no_grad()
     def _draw(self, optimizer: Optimizer | None = None) -> None:
         if not self._form.noisy:
             return

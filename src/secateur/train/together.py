@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 
 import torch
+from torch import Tensor
 
 from secateur.runtime.kernels.clear import Clear, takes
 from secateur.train.bits import cells
 from secateur.train.held import Held
-from secateur.train.peers import local
+from secateur.train.peers import is_spread, local
 
 LIMIT = 1 << 24
 """How many weights are masked at once: on other devices their mask takes a byte for each then."""
@@ -26,14 +27,15 @@ class Together:
         self.bits = torch.cat([item.packed for item in items])
         for item, part in zip(items, self.bits.split(lengths), strict=True):
             item.packed = part
-        self._weights = [item.parameter for item in items]
+        self._weights: list[Tensor] = [item.parameter for item in items]
+        self._spread = any(map(is_spread, self._weights))
         self._sizes = [item.site.n for item in items]
         self._places: list[tuple[int, torch.dtype]] = []
         self._native: Clear | None = None
 
     def apply(self) -> None:
         """Set what is removed to zero."""
-        weights = [local(weight) for weight in self._weights]
+        weights = [local(weight) for weight in self._weights] if self._spread else self._weights
         places = [(weight.data_ptr(), weight.dtype) for weight in weights]
         if places != self._places:
             native = all(map(takes, weights)) and len({weight.dtype for weight in weights}) == 1
@@ -47,7 +49,8 @@ class Together:
             part[:size].view(weight.shape)
             for part, size, weight in zip(parts, self._sizes, weights, strict=True)
         ]
-        torch._foreach_mul_(weights, masks)
+        with torch.no_grad():
+            torch._foreach_mul_(weights, masks)
 
 
 def gathered(held: Iterable[Held]) -> dict[int, list[Together]]:

@@ -88,3 +88,12 @@ def test_a_machine_without_fused_operations_multiplies_and_adds() -> None:
     x = f.load("%x")
     f.store(f.fma(x, x, x), "%x")
     assert "fma" not in f.text() and "fmul" in f.text()
+
+
+def test_memory_may_be_asked_for_where_there_is_none() -> None:
+    f = new("ahead", "ptr y", "i64 far")
+    f.prefetch("%y", "%far")
+    f.store(f.constant(2), "%y")
+    y = np.zeros(16, np.float32)
+    run(f, y.ctypes.data, 1 << 40)
+    assert y[0] == 2

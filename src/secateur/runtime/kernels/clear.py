@@ -15,13 +15,15 @@ from torch import Tensor
 
 from secateur.runtime.kernels import llvm
 from secateur.runtime.kernels.ir import Function
-from secateur.runtime.machine import parallel
+from secateur.runtime.machine import Tasks
 
 PART = 1 << 18
 """Numbers that one thread takes at a time; a multiple of eight."""
 SIZES = (2, 4, 8)
 _NAME = "clear"
 _UNROLLED = 4
+_AHEAD = 8192  # bytes that are asked for before they are needed; a weight is in no near cache
+_LINE = 64
 
 
 def takes(tensor: Tensor) -> bool:
@@ -64,12 +66,11 @@ class Clear:
                 places = (t.data_ptr() + begin * size for t in (tensor, source))
                 rows.append((*places, byte + begin // 8, min(PART, count - begin), 0, 0, 0))
             byte += -(-count // 8)
-        self._tasks = np.array(rows, np.int64).reshape(-1, 7)
-        self._kernel = _native(size)
+        self._tasks = Tasks(_native(size), np.array(rows, np.int64).reshape(-1, 7))
 
     def __call__(self) -> None:
         """Work once."""
-        parallel(self._kernel, self._tasks)
+        self._tasks()
 
 
 @cache
@@ -86,6 +87,8 @@ def text(size: int, target: llvm.Target) -> str:
     arguments = ["ptr numbers", "ptr source", "ptr bits", "i64 count"]
     f = Function(_NAME, arguments, lanes=lanes)
     with f.loop(0, "%count", _UNROLLED * lanes) as whole:
+        for line in range(0, _UNROLLED * lanes * size, _LINE):
+            f.prefetch("%source", f.integer("add", whole.index, (_AHEAD + line) // size), one)
         for turn in range(_UNROLLED):
             first = f.integer("add", whole.index, turn * lanes)
             place, source = (f.at(pointer, first, one) for pointer in ("%numbers", "%source"))

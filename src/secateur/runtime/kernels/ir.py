@@ -117,6 +117,12 @@ class Function:
             return self.value(f"zext {kind} {found} to i64")
         return self.value(f"sext i32 {found} to i64") if kind == "i32" else found
 
+    def prefetch(self, pointer: str, index: str | int, kind: str = FLOAT) -> None:
+        """Ask for an element that will be changed; one that is not there does no harm."""
+        self._declared.add("declare void @llvm.prefetch.p0(ptr, i32, i32, i32)")
+        place = self.value(f"getelementptr {kind}, ptr {pointer}, i64 {index}")
+        self.write(f"call void @llvm.prefetch.p0(ptr {place}, i32 1, i32 3, i32 1)")
+
     # Floats: every one is a vector of `lanes`
 
     def constant(self, value: float) -> str:

@@ -3,5 +3,6 @@
 from secateur.runtime.machine.features import features
 from secateur.runtime.machine.memory import Code, Forbidden
 from secateur.runtime.machine.parallel import Pool, parallel, pool
+from secateur.runtime.machine.tasks import Tasks
 
-__all__ = ["Code", "Forbidden", "Pool", "features", "parallel", "pool"]
+__all__ = ["Code", "Forbidden", "Pool", "Tasks", "features", "parallel", "pool"]

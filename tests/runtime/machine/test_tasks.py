@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from secateur.engine.prepared import Tasks
+from secateur.runtime.machine import Tasks
 
 CALL = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * 7)
 

@@ -7,11 +7,11 @@ import ctypes
 import numpy as np
 import torch
 
-from secateur.runtime.machine import parallel, pool
+from secateur.runtime.machine.parallel import parallel, pool
 
 
 class Tasks:
-    """A native function over the rows of a table; see `machine.parallel`.
+    """A native function over the rows of a table; see `parallel`.
 
     table: int64 `[n, 7]`; its numbers may be changed between calls. One call at a time.
 
