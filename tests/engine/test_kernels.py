@@ -47,7 +47,7 @@ def test_large_dense_layers_have_none() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["", "mkl", "llvm-csr x", "llvm-csr 1", "vec-sliced", "llvm-depthwise 4"]
+    "name", ["", "mkl", "llvm-csr x", "llvm-csr 1", "llvm-bcsr 4", "vec-sliced", "llvm-depthwise 4"]
 )
 def test_unknown_names(name: str) -> None:
     fc, form = layer(), tokens((16, 32))
@@ -58,6 +58,8 @@ def test_unknown_names(name: str) -> None:
 def test_what_stands_in() -> None:
     assert runs_here("emit-mips 1x1") == "llvm-csr 4/1"
     assert runs_here("torch") == "torch" and runs_here("llvm-csr 2/1") == "llvm-csr 2/1"
+    assert runs_here("llvm-bcsr 2x2") == "llvm-bcsr 2x2"
+    assert runs_here("llvm-bcsr 30x3") == runs_here("llvm-csr 32/1") == "llvm-csr 4/1"
 
 
 def test_tiles_have_names() -> None:

@@ -296,7 +296,9 @@ def test_kernels_of_all_instruction_sets_can_be_stored() -> None:
         layer = from_linear(np.eye(rows), pitch=8)
         for isa in (AVX2, AVX512):
             assert all(_KERNEL.fullmatch(_way(isa.name, way)) for way in ways(layer, isa))
-    for name in ("llvm-csr 1/1", "llvm-csr 29/16", "vec-banked 256", "emit-avx512 30x1x4"):
+    for name in (
+        "llvm-csr 1/1", "llvm-csr 29/16", "llvm-bcsr 8x3", "vec-banked 256", "emit-avx512 30x1x4"
+    ):  # fmt: skip
         assert _KERNEL.fullmatch(name)
     for name in ("llvm-csr 4/17", "emit-avx2 0x1", "emit-avx2 6x2x0", "vec-sliced 0"):
         assert not _KERNEL.fullmatch(name)

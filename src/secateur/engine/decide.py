@@ -15,6 +15,7 @@ from secateur.core.errors import InputError, SecateurError
 from secateur.engine.arena import Arena
 from secateur.engine.graph import Graph, Node
 from secateur.engine.kernels import (
+    ANY,
     block_of,
     build,
     depthwise_names,
@@ -38,7 +39,6 @@ TORCH = "torch"
 SEQUENCE = "llvm-recurrent"
 _LEAST, _MOST = 0.004, 0.15  # seconds that a candidate is timed
 _EVICT = 1 << 20  # floats that are read in between: what is timed finds a used cache
-_ANY = "llvm-csr 4/1"  # a kernel for every layer
 _NEAR = 5 * NEAR  # bytes of planes that one kernel may make before a depthwise one reads them
 Shapes = Mapping[str, Sequence[int]]
 
@@ -167,7 +167,7 @@ def assemble(graph: Graph, shapes: Shapes, decisions: Mapping[str, Decision]) ->
         lost = [n for n, place in places.items() if not depthwise_names(graph.layers[n], *place)]
         if not lost:
             break
-        chosen |= dict.fromkeys(lost, _ANY)  # images of these sizes are too small
+        chosen |= dict.fromkeys(lost, ANY)  # images of these sizes are too small
     kernels = {}
     for name, kernel in chosen.items():
         layer = graph.layers[name]

@@ -18,13 +18,15 @@ from secateur.engine.recurrence import Recurrence
 from secateur.runtime import formats
 from secateur.runtime.emit import planes as emitted
 from secateur.runtime.emit.order import Tile as Straight
-from secateur.runtime.kernels import csr, depthwise, llvm
+from secateur.runtime.kernels import bcsr, csr, depthwise, llvm
 from secateur.runtime.kernels.matvec import MatVec
 from secateur.runtime.planes import Kernel, Planes, from_conv, from_linear
 
 _FULL = 0.75
 _SMALL = 1 << 16
 _FEW = 8  # tokens up to which a matrix is multiplied with one after the other
+ANY = "llvm-csr 4/1"
+"""A kernel for every layer."""
 _KINDS = {"sliced": formats.sliced, "blocks": formats.blocks}
 
 
@@ -84,6 +86,8 @@ def block_of(name: str) -> int:
         [64, 6, 1]
     """
     kind, _, sizes = name.partition(" ")
+    if kind == "llvm-bcsr":
+        return int(sizes.split("x")[0])
     if not kind.startswith("emit-"):
         return 1
     return int(sizes.rstrip("+").split("/")[2] if kind.endswith("-loop") else sizes.split("x")[0])
@@ -98,7 +102,7 @@ def names(layer: Layer, planes: Planes, positions: int) -> list[str]:
     """Kernels that this machine has for a layer, the likely best first."""
     found: list[str] = []
     if layer.weight.density > _FULL and planes.nnz > _SMALL:
-        return found  # a dense layer: its own code would be larger than the weights
+        return found  # torch has good code for large dense layers
     if not layer.dims and positions <= _FEW and llvm.available():
         for packed in formats.fitting(layer.weight.dense().numpy()):
             size = packed.bank if packed.kind == "banked" else packed.lanes
@@ -108,6 +112,8 @@ def names(layer: Layer, planes: Planes, positions: int) -> list[str]:
             found += [_way(isa.name, way) for way in emitted.ways(planes, isa)]
     if llvm.available():
         found += [f"llvm-csr {t.vectors}/{t.blocks}" for t in csr.tiles(planes, positions)]
+        if positions > _FEW:
+            found += [f"llvm-bcsr {t.rows}x{t.vectors}" for t in bcsr.tiles(planes)]
     return found
 
 
@@ -150,9 +156,11 @@ def _direct(name: str, layer: Layer, inside: Form, outside: Form) -> Kernel:
 
 def _build(name: str, layer: Layer, planes: Planes) -> Kernel | None:
     kind, _, tile = name.partition(" ")
-    if kind == "llvm-csr" and llvm.available():
-        vectors, parts = (int(n) for n in tile.split("/"))
-        return csr.CsrKernel(planes, csr.Tile(vectors, parts))
+    rows = _tile(name) if llvm.available() else None
+    if isinstance(rows, csr.Tile):
+        return csr.CsrKernel(planes, rows)
+    if isinstance(rows, bcsr.Tile):
+        return bcsr.BcsrKernel(planes, rows)
     if is_flat(name) and not layer.dims and llvm.available():
         weight, number = layer.weight.dense().numpy(), int(tile)
         banked = kind == "vec-banked"
@@ -172,16 +180,30 @@ def _build(name: str, layer: Layer, planes: Planes) -> Kernel | None:
     return None
 
 
+def _tile(name: str) -> csr.Tile | bcsr.Tile | None:
+    """The tile of a kernel of LLVM's over compressed rows; None if it is another one."""
+    kind, _, sizes = name.partition(" ")
+    if kind == "llvm-csr":
+        vectors, blocks = (int(n) for n in sizes.split("/"))
+        return csr.Tile(vectors, blocks)
+    if kind == "llvm-bcsr":
+        rows, vectors = (int(n) for n in sizes.split("x"))
+        return bcsr.Tile(rows, vectors)
+    return None
+
+
 def runs_here(name: str) -> str:
     """The kernel of this name if this machine has it, else one that can stand in for it."""
     kind = name.partition(" ")[0]
     if kind.startswith("emit-"):
-        if any(
-            kind in (f"emit-{isa.name}", f"emit-{isa.name}-loop") for isa in emitted.available()
-        ):
-            return name
-        return "llvm-csr 4/1" if llvm.available() else "torch"
-    return name if kind == "torch" or llvm.available() else "torch"
+        isas = [isa.name for isa in emitted.available()]
+        here = kind.removeprefix("emit-").removesuffix("-loop") in isas
+    elif kind == "torch" or not llvm.available():
+        return "torch"
+    else:
+        tile = _tile(name)
+        here = tile is None or tile.fits
+    return name if here else ANY if llvm.available() else "torch"
 
 
 def tasks(

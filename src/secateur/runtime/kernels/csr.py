@@ -16,9 +16,9 @@ import numpy as np
 
 from secateur.core.errors import InputError
 from secateur.runtime.kernels import llvm
-from secateur.runtime.kernels.activation import activate
 from secateur.runtime.kernels.bound import ARGUMENTS, CONTEXT, BoundKernel
 from secateur.runtime.kernels.ir import Function
+from secateur.runtime.kernels.outputs import Writer, outputs
 from secateur.runtime.planes import Planes
 
 _NAME = "planes"
@@ -26,7 +26,6 @@ _NEAR = 28 * 1024  # bytes that may stay close to the core: most of a first-leve
 _LINE = 16  # floats in a cache line
 _MOST_BLOCKS = 16
 _FEW = 12  # non-zeros of a row in a block of columns, at least
-_CHEAP = ("none", "relu", "relu6")
 
 
 @dataclass(frozen=True)
@@ -35,6 +34,12 @@ class Tile:
 
     vectors: int
     blocks: int = 1
+
+    @property
+    def fits(self) -> bool:
+        """Whether this machine has the registers."""
+        most = llvm.host().registers - 3
+        return 1 <= self.vectors <= most and 1 <= self.blocks <= _MOST_BLOCKS
 
 
 class CsrKernel(BoundKernel):
@@ -57,8 +62,8 @@ class CsrKernel(BoundKernel):
     def __init__(self, layer: Planes, tile: Tile | None = None) -> None:
         target = llvm.host()
         tile = tile or tiles(layer)[0]
-        most = target.registers - 3
-        if not (1 <= tile.vectors <= most and 1 <= tile.blocks <= _MOST_BLOCKS):
+        if not tile.fits:
+            most = target.registers - 3
             raise InputError(
                 f"{tile} does not fit this machine",
                 hint=f"1 to {most} vectors and 1 to {_MOST_BLOCKS} blocks",
@@ -70,13 +75,10 @@ class CsrKernel(BoundKernel):
         indptr, order = _blocked(layer, tile.blocks)
         entries = np.empty(layer.nnz, [("offset", "<i4"), ("value", "<f4")])
         entries["offset"], entries["value"] = layer.offsets[order], layer.values[order]
-        bias = np.zeros(layer.rows, np.float32) if layer.bias is None else layer.bias
-        mask = np.zeros(0, np.uint32) if layer.mask is None else layer.mask
-        padded = -(-len(mask) // target.lanes) * target.lanes
-        mask = np.concatenate([mask, np.zeros(padded - len(mask) + 256, np.uint32)])
-        numbers = (layer.out_pitch, tile.blocks, layer.rows, padded)
+        bias, mask, numbers = outputs(layer, target.lanes)
+        arrays = (bias, mask, entries, indptr)
         text = source(layer, tile, target)
-        super().__init__("llvm-csr", text, _NAME, (entries, indptr, bias, mask), numbers)
+        super().__init__("llvm-csr", text, _NAME, arrays, (*numbers, tile.blocks, layer.rows))
 
 
 def tiles(layer: Planes, positions: int = 1 << 20) -> list[Tile]:
@@ -136,21 +138,14 @@ def source(layer: Planes, tile: Tile, target: llvm.Target) -> str:
     return f.text()
 
 
-class _Writer:
+class _Writer(Writer):
     """Writes one kernel; the names of what it reads from the context are fields."""
 
     def __init__(self, f: Function, layer: Planes, registers: int) -> None:
-        self.f = f
-        self.activation = layer.activation
-        self.residual = layer.residual
-        self.masked = layer.mask is not None
+        super().__init__(f, layer, arrays=2)
         self.registers = registers
-        self.entries, self.indptr, self.bias, self.mask = (
-            f.read("%context", i, "ptr") for i in range(4)
-        )
-        self.pitch, self.blocks, self.rows, self.known = (
-            f.read("%context", i) for i in range(4, 8)
-        )
+        self.entries, self.indptr = (self.array(i) for i in range(2))
+        self.blocks, self.rows = (self.number(i) for i in range(2))
 
     def write(self, tile: Tile) -> None:
         """Tiles of `V` vectors, then smaller ones for what is left."""
@@ -180,26 +175,15 @@ class _Writer:
             start = f.read(self.indptr, place)
             stop = f.read(self.indptr, f.integer("add", place, 1))
             here = f.integer("add", f.integer("mul", row.index, self.pitch), position)
-            outputs = self._along(f.at("%y", here), size)
+            places = self.along(f.at("%y", here), size)
             # the first block starts from the bias, the others from what is in the output
-            sums = self._start(row.index, here, size) if first else [f.load(y) for y in outputs]
+            sums = self.start(row.index, here, size) if first else [f.load(y) for y in places]
             sums = self._sum(x, start, stop, sums)
             if last:
-                self._finish(position, outputs, sums)
+                self.finish(position, places, sums)
             else:
-                for value, y in zip(sums, outputs, strict=True):
+                for value, y in zip(sums, places, strict=True):
                     f.store(value, y)
-
-    def _along(self, pointer: str, size: int) -> list[str]:
-        return [self.f.at(pointer, i * self.f.lanes) for i in range(size)]
-
-    def _start(self, row: str, here: str, size: int) -> list[str]:
-        """What sums start from: bias and residual."""
-        f = self.f
-        bias = f.broadcast(f.at(self.bias, row))
-        if not self.residual:
-            return [bias] * size
-        return [f.add(bias, f.load(place)) for place in self._along(f.at("%residual", here), size)]
 
     def _sum(self, x: str, start: str, stop: str, sums: Sequence[str]) -> list[str]:
         """Add up the non-zeros of a row, several at a time into sums of their own."""
@@ -227,27 +211,5 @@ class _Writer:
         entry = f.at(self.entries, index, "i64")
         offset = f.read(entry, 0, "i32")
         value = f.broadcast(f.at(entry, 1))
-        places = self._along(f.at(x, offset), len(sums))
+        places = self.along(f.at(x, offset), len(sums))
         return [f.fma(value, f.load(place), s) for place, s in zip(places, sums, strict=True)]
-
-    def _finish(self, position: str, outputs: Sequence[str], sums: Sequence[str]) -> None:
-        """Activation, mask, store."""
-        f = self.f
-        where = f.least(position, self.known) if self.masked else ""
-        if self.activation in _CHEAP:
-            for i, (value, place) in enumerate(zip(sums, outputs, strict=True)):
-                self._store(activate(f, self.activation, value), place, where, i * f.lanes)
-            return
-        for value, place in zip(sums, outputs, strict=True):
-            f.store(value, place)
-        with f.loop(0, len(outputs) * f.lanes, f.lanes) as i:
-            place = f.at(outputs[0], i.index)
-            self._store(activate(f, self.activation, f.load(place)), place, where, i.index)
-
-    def _store(self, value: str, place: str, where: str, more: str | int) -> None:
-        f = self.f
-        if self.masked:
-            kept = f.at(self.mask, f.integer("add", where, more), "i32")
-            kind = f"<{f.lanes} x i32>"
-            value = f.bits("and", value, f.value(f"load {kind}, ptr {kept}, align 4"))
-        f.store(value, place)
