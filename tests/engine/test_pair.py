@@ -44,6 +44,44 @@ def test_planes_are_used_in_turns(images: int, near: int, monkeypatch: pytest.Mo
         torch.set_num_threads(threads)
 
 
+class Stem(nn.Module):
+    """The beginning of a residual network; twice: its first planes are read again."""
+
+    def __init__(self, twice: bool = False) -> None:
+        super().__init__()
+        self.first, self.next = nn.Conv2d(3, 9, 7, 2, 3), nn.Conv2d(9, 5, 1)
+        self.twice = twice
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = torch.relu(self.first(x))
+        z = self.next(nn.functional.max_pool2d(y, 3, 2, 1))
+        return z + y.mean() if self.twice else z
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kernel", ["llvm-csr 2/1", "llvm-bcsr 4x3"])
+@pytest.mark.parametrize("images", [1, 2])
+@pytest.mark.parametrize("twice", [False, True])
+def test_a_maximum_reads_planes_while_they_are_near(
+    twice: bool, images: int, kernel: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pair, "NEAR", 1)
+    net, shape = Stem(twice), (images, 3, 46, 64)
+    run = program(net, torch.randn(shape), kernel)
+    assert len(pairs(run)) == (not twice)
+    for step in pairs(run):
+        ends = step.calls(0)[1::2, 5].tolist()
+        assert ends[-1] == 9 and ends == step.calls(0)[::2, 7].tolist()
+    threads = torch.get_num_threads()
+    try:
+        for count in (1, 2, 5):
+            torch.set_num_threads(count)
+            x = torch.randn(shape)
+            assert torch.allclose(run([x])[0], net(x), atol=1e-5)
+    finally:
+        torch.set_num_threads(threads)
+
+
 class Shared(nn.Module):
     """Planes that something else reads as well, or to which a residual is added, are no pair's."""
 

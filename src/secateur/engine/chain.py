@@ -17,6 +17,7 @@ import torch
 
 from secateur.engine.layer import Layer
 from secateur.engine.layout import Form
+from secateur.engine.native import NativeStep
 from secateur.engine.pair import PairStep
 from secateur.engine.steps import PlanesStep, Step
 from secateur.runtime.machine import Tasks
@@ -117,10 +118,13 @@ class ChainStep:
             step(run)
 
 
+Part = PlanesStep | ChainStep | PairStep | NativeStep
+
+
 class CallsStep:
     """Steps as one native call, where there is an image for every thread."""
 
-    def __init__(self, steps: Sequence[PlanesStep | ChainStep | PairStep]) -> None:
+    def __init__(self, steps: Sequence[Part]) -> None:
         self.steps, self._images = steps, steps[0].images
         self._tables: list[np.ndarray] = []
         self._tasks: Tasks | None = None
@@ -153,7 +157,7 @@ def apart(steps: Sequence[tuple[str, Step]]) -> list[Step]:
 def joined(steps: Sequence[tuple[str, Step]]) -> list[tuple[str, Step]]:
     """The steps of a program, with calls that follow each other as one."""
     found: list[tuple[str, Step]] = []
-    open: list[tuple[str, PlanesStep | ChainStep | PairStep]] = []
+    open: list[tuple[str, Part]] = []
 
     def close() -> None:
         if open:
@@ -162,7 +166,7 @@ def joined(steps: Sequence[tuple[str, Step]]) -> list[tuple[str, Step]]:
         open.clear()
 
     for name, step in steps:
-        if not isinstance(step, PlanesStep | ChainStep | PairStep):
+        if not isinstance(step, Part) or (isinstance(step, NativeStep) and not step.fixed):
             close()
             found.append((name, step))
             continue

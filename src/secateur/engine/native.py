@@ -27,8 +27,11 @@ class NativeStep:
     """A native function over ranges `[first, last)`, for every image.
 
     source: where it reads, in our memory or made by each run. grain: ranges are multiples of it.
-    held: what must live as long as the step.
+    held: what must live as long as the step. planes: what ranges count, where `grain` is 1.
     """
+
+    RANGE = 4
+    """The column of `calls` where a range begins; it ends in the next."""
 
     def __init__(
         self,
@@ -45,70 +48,78 @@ class NativeStep:
         steps: tuple[int, int] = (0, 0),
         held: Any = None,
     ) -> None:
-        self._address, self._source, self._target = address, source, target
+        self.address, self.images, self.planes = address, rows, count
+        self._source, self._target = source, target
         self._held = held
         self._geometry = np.array(geometry, np.int64)
         self._like = like.shape, like.stride()
-        self._ahead, self._grain, self._images, self._steps = 4 * ahead, grain, rows, steps
+        self._ahead, self._grain, self._steps = 4 * ahead, grain, steps
         self._count = -(-count // grain) * grain
         self._tasks: dict[int, tuple[Tasks, np.ndarray]] = {}
 
     def __call__(self, run: list[Any]) -> None:
         """Run it on the threads that torch has now."""
-        source = self._source
-        x = run[source.place] if isinstance(source, Slot) else source
-        if (x.shape, x.stride()) != self._like:  # another shape cannot be copied: that is refused
-            x = torch.empty_strided(*self._like).copy_(x)
         threads = torch.get_num_threads()
         if threads not in self._tasks:
             table = self._table(threads)
-            self._tasks[threads] = Tasks(self._address, table), table[:, 0].copy()
+            self._tasks[threads] = Tasks(self.address, table), table[:, 0].copy()
         tasks, offsets = self._tasks[threads]
-        np.add(offsets, x.data_ptr() + self._ahead, out=tasks.table[:, 0])
+        if isinstance(self._source, Slot):
+            x = run[self._source.place]
+            if (x.shape, x.stride()) != self._like:  # another shape cannot be copied: refused
+                x = torch.empty_strided(*self._like).copy_(x)
+            np.add(offsets, x.data_ptr(), out=tasks.table[:, 0])
         tasks()
 
+    @property
+    def fixed(self) -> bool:
+        """Whether it reads the same memory in every run."""
+        return isinstance(self._source, Tensor)
+
+    def places(self, image: int) -> list[int]:
+        """Addresses of input and output; from the input's start on, if that is not fixed."""
+        x = self._source.data_ptr() if isinstance(self._source, Tensor) else 0
+        ahead, behind = (4 * image * step for step in self._steps)
+        return [x + self._ahead + ahead, self._target.data_ptr() + behind]
+
+    def calls(self, image: int) -> np.ndarray:
+        """The function and its arguments for one image, as one row."""
+        return np.array([[self.address, *self._arguments(image, 0, self._count)]], np.int64)
+
+    def _arguments(self, image: int, first: int, last: int) -> tuple[int, ...]:
+        return (*self.places(image), self._geometry.ctypes.data, first, last, 0, 0)
+
     def _table(self, threads: int) -> np.ndarray:
-        """One row for each image and range; the first column counts from the input's start."""
+        """One row for each image and range."""
         size = -(-self._count // (threads * self._grain)) * self._grain
         ranges = [(b, min(b + size, self._count)) for b in range(0, self._count, size)]
-        y, place = self._target.data_ptr(), self._geometry.ctypes.data
-        rows = [
-            (4 * i * self._steps[0], y + 4 * i * self._steps[1], place, *limits, 0, 0)
-            for i in range(self._images)
-            for limits in ranges
-        ]
+        rows = [self._arguments(i, *limits) for i in range(self.images) for limits in ranges]
         return np.array(rows, np.int64).reshape(-1, 7)
 
 
 def phases(
     source: Tensor | Slot, value: Tensor, layer: Layer, form: Form, whole: Tensor
-) -> list[NativeStep]:
-    """Steps that split images for a stride of two; none where there is no code for the shape.
+) -> NativeStep | None:
+    """The step that splits images for a stride of two; None where there is no code for the shape.
 
     whole: where phases go, `[n, channels * phases, h, w]`.
     """
     found = split_phases(layer)
-    across = [b for a, b in found if a == found[0][0]]
+    down, across = (sorted({phase[i] for phase in found}) for i in (0, 1))
+    wide = value.shape[-1] // 2
     if layer.stride != (2, 2) or value.dim() != 4 or across not in ([0], [0, 1]):
-        return []
-    wide = value.shape[3] // 2
+        return None
     if not _fits(value, wide):
-        return []
-    steps = []
-    for i in range(0, len(found), len(across)):
-        down = found[i][0]
-        numbers = (
-            value.stride(1), 2 * value.stride(2), len(found) * form.pitch, form.row,
-            -(-(value.shape[2] - down) // 2), wide, form.pitch,
-        )  # fmt: skip
-        steps.append(
-            NativeStep(
-                images.split(wide, len(across) == 2), source, value, whole[:, i:], numbers,
-                value.shape[1], ahead=down * value.stride(2), rows=value.shape[0],
-                steps=(value.stride(0), whole.stride(0)),
-            )
-        )  # fmt: skip
-    return steps
+        return None
+    numbers = (
+        value.stride(1), value.stride(2), len(found) * form.pitch, form.row,
+        value.shape[2] - down[0], wide, form.pitch, len(across) * form.pitch,
+    )  # fmt: skip
+    return NativeStep(
+        images.split(wide, len(across), len(down)), source, value, whole, numbers, value.shape[1],
+        ahead=down[0] * value.stride(2), rows=value.shape[0],
+        steps=(value.stride(0), whole.stride(0)),
+    )  # fmt: skip
 
 
 def pool(

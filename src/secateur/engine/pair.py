@@ -1,8 +1,8 @@
-"""A layer and the depthwise convolution behind it, a few channels at a time.
+"""A layer and the depthwise convolution or the maximum behind it, a few channels at a time.
 
-A depthwise convolution reads one plane for each of its own. A few planes of the layer before it are
-made, read while they are in the cache, and written over by the next ones: the widest activations
-of a network of inverted bottlenecks, which would not fit any cache, are never in memory as a whole.
+What is behind reads one plane for each of its own. A few planes of the layer before it are made,
+read while they are in the cache, and written over by the next ones: the widest activations of a
+network, which would not fit any cache, are never in memory as a whole.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from secateur.engine.native import NativeStep
 from secateur.engine.steps import PlanesStep, Step
 from secateur.runtime.machine import Tasks
 from secateur.runtime.machine.sequence import sequence, tasks
@@ -24,7 +25,7 @@ NEAR = 1 << 16
 class PairStep:
     """Two steps whose planes in between are used in turns; pitch: floats between these planes."""
 
-    def __init__(self, first: PlanesStep, second: PlanesStep, pitch: int) -> None:
+    def __init__(self, first: PlanesStep, second: PlanesStep | NativeStep, pitch: int) -> None:
         self.steps = (first, second)
         self.images = first.images
         self._pitch = pitch
@@ -43,7 +44,7 @@ class PairStep:
             for step in self.steps:
                 step(run)
             return
-        key = threads, *(step.chosen.kernel.address for step in self.steps)
+        key = threads, *(step.address for step in self.steps)
         if key not in self._tasks:
             tables = self.tables(threads)
             self._tasks[key] = Tasks(code.address, tasks(tables)), tables
@@ -64,16 +65,17 @@ class PairStep:
         last = self.steps[0].planes if last is None else last
         begins = np.arange(first, last, self.most)
         made, read = (np.repeat(step.calls(image), len(begins), 0) for step in self.steps)
-        for rows, at in ((made, 2), (read, 1)):
+        ends = np.minimum(begins + self.most, last)
+        for rows, at, step in zip((made, read), (2, 1), self.steps, strict=True):
             rows[:, at] -= 4 * self._pitch * (begins - first)
-            rows[:, 6], rows[:, 7] = begins, np.minimum(begins + self.most, last)
+            rows[:, step.RANGE], rows[:, step.RANGE + 1] = begins, ends
         return np.stack([made, read], 1).reshape(-1, made.shape[1])
 
 
 def paired(steps: Sequence[tuple[str, Step]], pitches: Mapping[str, int]) -> list[tuple[str, Step]]:
-    """The steps of a program, with layers and the depthwise convolutions behind them in pairs.
+    """The steps of a program, with layers and what reads them plane by plane in pairs.
 
-    pitches: by depthwise step whose input nothing else reads: floats between that one's planes.
+    pitches: by step behind, if nothing else reads its input: floats between that one's planes.
     """
     found: list[tuple[str, Step]] = []
     for name, step in steps:
@@ -87,9 +89,9 @@ def paired(steps: Sequence[tuple[str, Step]], pitches: Mapping[str, int]) -> lis
 
 def _pair(first: Step, second: Step, pitch: int) -> PairStep | None:
     """Two steps that follow each other as one; None where nothing is gained by it."""
-    if not (isinstance(first, PlanesStep) and isinstance(second, PlanesStep)):
+    if not (isinstance(first, PlanesStep) and isinstance(second, PlanesStep | NativeStep)):
         return None
-    (source, made, residual), (read, target, _) = first.places(0), second.places(0)
+    (source, made, residual), (read, target, *_) = first.places(0), second.places(0)
     if made != read or residual or first.planes != second.planes:
         return None
     if target == source:  # what the next planes are made of would be written over

@@ -202,6 +202,9 @@ class Program:
         if step is None:
             self.arena.free(node.name)
             return False
+        held = self._parts.layout.values.get(node.refs[0])
+        if node.op == "aten.max_pool2d.default" and held and self._graph.uses[node.refs[0]] == 1:
+            self._pitches[node.name] = held.pitch
         self._do(node.name, step)
         self._values[node.name] = target
         return True
@@ -342,10 +345,9 @@ class Program:
         shape = (images, channels * len(found), *form.size)
         buffer = self.arena.take(f"{name}.x", form.floats(shape), (form, len(found)))
         whole = form.view(buffer.tensor, shape)
-        steps = native.phases(self._values[source], value, layer, form, whole)
-        for step in steps:
+        step = native.phases(self._values[source], value, layer, form, whole)
+        if step is not None:
             self._do(f"{name}.x", step)
-        if steps:
             return whole, shape[1] * form.pitch
         a, b = layer.stride
         pairs = []

@@ -30,6 +30,9 @@ class Chosen:
 class PlanesStep:
     """One kernel over all images, as a table of tasks for each number of threads."""
 
+    RANGE = 6
+    """The column of `calls` where a range of planes begins; it ends in the next."""
+
     def __init__(
         self,
         chosen: Chosen,
@@ -49,8 +52,13 @@ class PlanesStep:
         """Run the kernel on the threads that torch has now."""
         threads = torch.get_num_threads()
         if threads not in self._tasks:
-            self._tasks[threads] = Tasks(self.chosen.kernel.address, self.table(threads))
+            self._tasks[threads] = Tasks(self.address, self.table(threads))
         self._tasks[threads]()
+
+    @property
+    def address(self) -> int:
+        """Of the kernel."""
+        return self.chosen.kernel.address
 
     def use(self, chosen: Chosen) -> None:
         """Run another kernel of the same layer from now on."""
@@ -71,7 +79,7 @@ class PlanesStep:
         """The function and its arguments for one image, as one row."""
         step = self.chosen.kernel.step
         whole = (0, -(-self.positions // step) * step, 0, self.planes)
-        return np.array([[self.chosen.kernel.address, *self.places(image), *whole]], np.int64)
+        return np.array([[self.address, *self.places(image), *whole]], np.int64)
 
     def places(self, image: int) -> list[int]:
         """Addresses of input, output and residual."""

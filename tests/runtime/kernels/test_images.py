@@ -18,17 +18,21 @@ def run(address: int, x: torch.Tensor, y: torch.Tensor, geometry: list[int]) -> 
 
 
 @pytest.mark.parametrize("wide", [4, 5, 7, 8, 11, 16, 28])
-@pytest.mark.parametrize("both", [True, False])
-def test_split(wide: int, both: bool) -> None:
-    x, y = torch.randn(3, 6, 2 * wide), torch.full((3, 2, 6, wide + 3), -1.0)
-    row = wide + 3
-    numbers = [12 * wide, 2 * wide, 12 * row, row, 6, wide, 6 * row]
-    run(images.split(wide, both), x, y, numbers)
-    assert torch.equal(y[:, 0, :, :wide], x[:, :, ::2])
-    assert torch.equal(
-        y[:, 1, :, :wide], x[:, :, 1::2] if both else torch.full_like(x[..., ::2], -1)
-    )
-    assert (y[..., wide:] == -1).all()
+@pytest.mark.parametrize("across", [1, 2])
+@pytest.mark.parametrize("down", [1, 2])
+@pytest.mark.parametrize("high", [1, 6, 7])
+def test_split(wide: int, across: int, down: int, high: int) -> None:
+    rows, row = (high + 1) // 2, wide + 3
+    x, y = torch.randn(3, high, 2 * wide), torch.full((3, 2, 2, rows, row), -1.0)
+    pitch = rows * row
+    numbers = [2 * wide * high, 2 * wide, 4 * pitch, row, high, wide, pitch, 2 * pitch]
+    run(images.split(wide, across, down), x, y, numbers)
+    expected = torch.full_like(y, -1)
+    for a in range(down):
+        for b in range(across):
+            part = x[:, a::2, b::2]
+            expected[:, a, b, : part.shape[1], :wide] = part
+    assert torch.equal(y, expected)
 
 
 @pytest.mark.parametrize("wide", [4, 7, 8, 13, 16, 28])

@@ -18,7 +18,8 @@ from secateur.runtime.kernels.ir import Function
 _ARGUMENTS = (
     "ptr x", "ptr y", "ptr geometry", "i64 first", "i64 last", "i64 unused", "i64 unused2",
 )  # fmt: skip
-SPLIT = ("in_pitch", "in_row", "out_pitch", "out_row", "high", "wide", "phase")
+SPLIT = ("in_pitch", "in_row", "out_pitch", "out_row", "high", "wide", "across", "down")
+"""The last two are floats between phases."""
 MEAN = ("in_pitch", "count", "one_over")
 """The last one is a float32 in the low half of an int64."""
 POOL = ("in_pitch", "in_row", "in_last", "out_pitch", "out_row", "high", "wide")
@@ -30,21 +31,38 @@ def lanes(wide: int) -> int:
     return next((n for n in (16, 8, 4) if n <= min(most, wide)), 0)
 
 
-def split(wide: int, both: bool) -> int:
-    """The address of a function that splits rows into columns with even and with odd numbers.
+def split(wide: int, across: int, down: int) -> int:
+    """The address of a function that splits planes into phases for strides of two.
 
-    For every plane `c` and row `i`, elements `2 j` of `x[c * in_pitch + i * in_row:]` go to
-    `y[c * out_pitch + i * out_row:]`, and with `both` elements `2 j + 1` to `phase` floats behind.
-    The geometry is int64, in the order of `SPLIT`; wide: columns of the output.
+    across, down: how many phases columns and rows have, 1 or 2. For every plane `c`, elements
+    `2 j` of `x[c * in_pitch + 2 * i * in_row:]` go to `y[c * out_pitch + i * out_row:]`, elements
+    `2 j + 1` to `across` floats behind, and those of the row after it to `down` floats behind.
+    The geometry is int64, in the order of `SPLIT`; high: rows of the input; wide: columns of the
+    output, half of the input's.
     """
     f = _function(wide)
-    with _rows(f, SPLIT) as (x, y, numbers), _columns(f, numbers["wide"]) as j:
+    with _planes(f, SPLIT) as (x, y, numbers):
+        rows = f.integer("lshr", f.integer("add", numbers["high"], 1), 1)
+        with f.loop(0, rows) as row:
+            first = f.integer("mul", row.index, 2)
+            here = f.at(x, f.integer("mul", first, numbers["in_row"]))
+            there = f.at(y, f.integer("mul", row.index, numbers["out_row"]))
+            _split_row(f, here, there, numbers, across)
+            if down == 2:
+                second = f.integer("or", first, 1)
+                with f.when(f.integer("icmp slt", second, numbers["high"])):
+                    here, there = f.at(here, numbers["in_row"]), f.at(there, numbers["down"])
+                    _split_row(f, here, there, numbers, across)
+    return llvm.load(f.text()).address(f.name)
+
+
+def _split_row(f: Function, x: str, y: str, numbers: dict[str, str], across: int) -> None:
+    with _columns(f, numbers["wide"]) as j:
         even, odd = _pair(f, x, j)
         place = f.at(y, j)
         f.store(even, place)
-        if both:
-            f.store(odd, f.at(place, numbers["phase"]))
-    return llvm.load(f.text()).address(f.name)
+        if across == 2:
+            f.store(odd, f.at(place, numbers["across"]))
 
 
 def pool(wide: int) -> int:
@@ -54,7 +72,7 @@ def pool(wide: int) -> int:
     the output, half of the input's. Not-a-number wins, as in PyTorch.
     """
     f = _function(wide)
-    with _rows(f, POOL, rows=False) as (plane, out, numbers), f.loop(0, numbers["high"]) as row:
+    with _planes(f, POOL) as (plane, out, numbers), f.loop(0, numbers["high"]) as row:
         middle = f.integer("mul", row.index, 2)
         above = f.integer("sub", middle, 1)
         first = f.value(f"call i64 @llvm.smax.i64(i64 {above}, i64 0)")
@@ -131,21 +149,13 @@ def _function(wide: int) -> Function:
 
 
 @contextmanager
-def _rows(
-    f: Function, names: tuple[str, ...], rows: bool = True
-) -> Iterator[tuple[str, str, dict[str, str]]]:
-    """For every plane, and every row of it where that is wanted: where it is, and the geometry."""
+def _planes(f: Function, names: tuple[str, ...]) -> Iterator[tuple[str, str, dict[str, str]]]:
+    """For every plane: where it is read and written, and the geometry."""
     numbers = {name: f.read("%geometry", i) for i, name in enumerate(names)}
     with f.loop("%first", "%last") as plane:
         x = f.at("%x", f.integer("mul", plane.index, numbers["in_pitch"]))
         y = f.at("%y", f.integer("mul", plane.index, numbers["out_pitch"]))
-        if not rows:
-            yield x, y, numbers
-            return
-        with f.loop(0, numbers["high"]) as row:
-            here = f.at(x, f.integer("mul", row.index, numbers["in_row"]))
-            there = f.at(y, f.integer("mul", row.index, numbers["out_row"]))
-            yield here, there, numbers
+        yield x, y, numbers
 
 
 @contextmanager
