@@ -89,11 +89,10 @@ class Program:
                 if not self._left[name]:
                     self.arena.free(name)
                     self._forget(name)
+        self.steps = paired(self.steps, self._pitches)
         if parts.block:
             self.steps = chained(self.steps, self._links, parts.block)
             self.turns = any(isinstance(step, ChainStep) for _, step in self.steps)
-        else:
-            self.steps = paired(self.steps, self._pitches)
         self.steps = joined(self.steps)
         self._outputs = [self._output(item) for item in self._graph.outputs]
         self._size = len(self._run)
