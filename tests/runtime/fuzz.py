@@ -36,14 +36,18 @@ from secateur.runtime.emit.isa import FORMS, Isa
 from secateur.runtime.emit.order import Tile
 from secateur.runtime.emit.planes import EmittedKernel, Loop, Way, available
 from secateur.runtime.emit.straight import registers
-from secateur.runtime.kernels import csr, llvm, skip
+from secateur.runtime.kernels import bcsr, csr, llvm, skip
+from secateur.runtime.kernels.activated import ActivatedKernel, plain
+from secateur.runtime.kernels.bcsr import BcsrKernel
 from secateur.runtime.kernels.csr import CsrKernel
 from secateur.runtime.kernels.transpose import _native, transpose
 from secateur.runtime.machine import features
-from secateur.runtime.planes import ACTIVATIONS
+from secateur.runtime.planes import ACTIVATIONS, Kernel, Planes
 
 Draw = Callable[[np.random.Generator], tuple[int, float]]  # runs some cases: how many, worst error
 TILES = [csr.Tile(1), csr.Tile(2), csr.Tile(3, 2), csr.Tile(4), csr.Tile(6, 3), csr.Tile(13)]
+
+BLOCKS = [bcsr.Tile(1, 1), bcsr.Tile(4, 3), bcsr.Tile(6, 2), bcsr.Tile(2, 4), bcsr.Tile(5, 1)]
 
 
 def families() -> dict[str, Draw]:
@@ -56,6 +60,7 @@ def families() -> dict[str, Draw]:
         return found
     for name, target in targets().items():
         found[f"llvm {name} csr"] = compiled(target)
+        found[f"llvm {name} bcsr"] = full(target)
         found[f"llvm {name} depthwise"] = windows(target)
         for kind in matvec_fuzz.KINDS:
             found[f"llvm {name} {kind}"] = vectors(target, kind)
@@ -87,12 +92,20 @@ def emitted(isa: Isa, kind: str) -> Draw:
         way = some_way(rng, isa, kind)
         layers, runs = (12, 10) if isinstance(way, Loop) else (4, 20)
 
-        def make(layer: Any) -> EmittedKernel:
-            return EmittedKernel(layer, way, isa)
+        def make(layer: Planes) -> Kernel:
+            if layer.activation in FORMS:
+                return EmittedKernel(layer, way, isa)
+            return ActivatedKernel(EmittedKernel(plain(layer), way, isa), layer)
 
-        return layers * runs, planes_fuzz.fuzz(rng, make, form(rng, FORMS), layers, runs)
+        known = ACTIVATIONS if able(isa) else FORMS
+        return layers * runs, planes_fuzz.fuzz(rng, make, form(rng, known), layers, runs)
 
     return draw
+
+
+def able(isa: Isa) -> bool:
+    """Whether LLVM's activations take steps of an instruction set."""
+    return llvm.available() and isa.lanes % llvm.host().lanes == 0
 
 
 def some_way(rng: np.random.Generator, isa: Isa, kind: str) -> Way:
@@ -127,6 +140,18 @@ def compiled(target: llvm.Target) -> Draw:
         given = (activation, number % 2 == 0, number % 3 == 0)  # code is made for each
         with host(target):
             return 64, planes_fuzz.fuzz(rng, lambda p: CsrKernel(p, TILES[number]), given, 8, 8)
+
+    return draw
+
+
+def full(target: llvm.Target) -> Draw:
+    """Blocks of rows."""
+
+    def draw(rng: np.random.Generator) -> tuple[int, float]:
+        tile = BLOCKS[int(rng.integers(len(BLOCKS)))]
+        with host(target):
+            make = lambda layer: BcsrKernel(layer, tile)  # noqa: E731
+            return 64, planes_fuzz.fuzz(rng, make, form(rng, ACTIVATIONS), 8, 8)
 
     return draw
 

@@ -17,8 +17,10 @@ from secateur.engine.layout import SLACK, Form
 from secateur.engine.recurrence import Recurrence
 from secateur.runtime import formats
 from secateur.runtime.emit import planes as emitted
+from secateur.runtime.emit.isa import Isa
 from secateur.runtime.emit.order import Tile as Straight
 from secateur.runtime.kernels import bcsr, csr, depthwise, llvm
+from secateur.runtime.kernels.activated import ActivatedKernel, plain
 from secateur.runtime.kernels.matvec import MatVec
 from secateur.runtime.planes import Kernel, Planes, from_conv, from_linear
 
@@ -108,7 +110,7 @@ def names(layer: Layer, planes: Planes, positions: int) -> list[str]:
             size = packed.bank if packed.kind == "banked" else packed.lanes
             found.append(f"vec-{packed.kind} {size}")
     for isa in emitted.available()[:1]:
-        if emitted.supports(planes):
+        if emitted.supports(planes) or (llvm.available() and emitted.supports(plain(planes))):
             found += [_way(isa.name, way) for way in emitted.ways(planes, isa)]
     if llvm.available():
         found += [f"llvm-csr {t.vectors}/{t.blocks}" for t in csr.tiles(planes, positions)]
@@ -171,13 +173,19 @@ def _build(name: str, layer: Layer, planes: Planes) -> Kernel | None:
         if kind == f"emit-{isa.name}-loop":
             vectors, columns, rows, *packed = (int(n) for n in sizes.split("/"))
             way = emitted.Loop(vectors, columns, rows, packed == [1], ahead)
-            return emitted.EmittedKernel(planes, way, isa)
+            return _emitted(planes, way, isa)
         if kind == f"emit-{isa.name}":
             numbers = [int(n) for n in sizes.split("x")]
             rows, vectors, tiles = numbers if len(numbers) == 3 else (*numbers, 1)
             way = Straight(rows, vectors, tiles, ahead=ahead)
-            return emitted.EmittedKernel(planes, way, isa)
+            return _emitted(planes, way, isa)
     return None
+
+
+def _emitted(planes: Planes, way: emitted.Way, isa: Isa) -> Kernel:
+    if emitted.supports(planes):
+        return emitted.EmittedKernel(planes, way, isa)
+    return ActivatedKernel(emitted.EmittedKernel(plain(planes), way, isa), planes)
 
 
 def _tile(name: str) -> csr.Tile | bcsr.Tile | None:

@@ -1,7 +1,7 @@
 """Activation functions on vectors, to a few roundings of float32, without calls.
 
-Exponential and tanh follow Cephes (S. Moshier, 1984). GELU comes from a fit of the scaled
-complementary error function, so that it keeps its relative accuracy far below zero.
+Exponential and tanh follow Cephes (S. Moshier, 1984). GELU comes from a rational fit of the normal
+distribution, which is as exact as PyTorch's: relative to its input, not to its output far below zero.
 """
 
 from __future__ import annotations
@@ -20,18 +20,23 @@ _TANH = (
     1.33314422036e-1,
     -3.33332819422e-1,
 )
-# 0.5 * erfc(x / sqrt(2)) * exp(x**2 / 2) / u is a polynomial of u = 1 / (1 + 0.34 x), x in [0, 14]
-_SPREAD = 0.34
-_TAIL = (
-    -0.0269036743,
-    0.143024959,
-    -0.279816648,
-    0.209127137,
-    -0.0490260972,
-    0.116986392,
-    0.114833346,
-    0.136156285,
-    0.135618298,
+# The normal distribution is 1/2 + x P(x^2) / Q(x^2), to 7e-9 as far as _FAR, and 0 or 1 beyond
+_FAR = 5.5
+_ABOVE = (
+    2.274966161940373e-08,
+    6.352088312762445e-06,
+    1.6882184595134794e-04,
+    4.677236814399826e-03,
+    3.3852274375527305e-02,
+    0.3989422346390843,
+)
+_UNDER = (
+    1.1975105133979495e-06,
+    7.364626760526369e-05,
+    1.8844228879733942e-03,
+    2.864565610673228e-02,
+    0.2515209866737031,
+    1.0,
 )
 _ROUND = 12582912.0  # 1.5 * 2**23: adding it leaves an integer in the low bits
 
@@ -97,18 +102,13 @@ def negative(f: Function, x: str) -> str:
 
 
 def _gelu(f: Function, x: str) -> str:
-    """The normal distribution's cumulative function times x, from the lower tail."""
-    one = f.constant(1)
-    least = f.below(f.constant(14.6), x)  # beyond it the tail is less than any number
-    z = f.above(f.constant(-14.6), least)
-    u = f.div(one, f.fma(f.intrinsic("fabs", z), f.constant(_SPREAD), one))
-    half = f.mul(z, f.constant(-0.5))
-    square = f.mul(z, half)
-    lost = f.fma(z, half, negative(f, square))  # what rounding took from the square
-    power = exp(f, square)
-    power = f.fma(power, lost, power)
-    tail = f.mul(least, f.mul(power, f.mul(u, _polynomial(f, _TAIL, u))))
-    return f.choose("ogt", x, f.constant(0), f.sub(x, tail), tail)
+    """The normal distribution's cumulative function times x."""
+    least = f.constant(-_FAR)
+    z = f.above(least, f.below(f.constant(_FAR), x))
+    square = f.mul(z, z)
+    ratio = f.div(_polynomial(f, _ABOVE, square), _polynomial(f, _UNDER, square))
+    share = f.fma(z, ratio, f.constant(0.5))
+    return f.mul(x, f.choose("olt", x, least, f.constant(0), share))
 
 
 def _polynomial(f: Function, coefficients: Sequence[float], x: str) -> str:
