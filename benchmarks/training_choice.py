@@ -8,7 +8,7 @@ from typing import Any
 
 from torch.optim.lr_scheduler import CosineAnnealingLR, CosineAnnealingWarmRestarts, LRScheduler
 from torch.optim.optimizer import Optimizer
-from training_tasks import Task
+from training_tasks import Task, noisy
 
 import secateur as sc
 
@@ -20,9 +20,9 @@ Row = dict[str, Any]
 class Way:
     """A method and the settings of its optimizer; what is None is as the task has it.
 
-    smooth: how much of a label goes to the other classes. start, end: of the rise, as parts of all
-    steps. cycles: magnitudes go in as many cuts, and the learning rate starts anew after each
-    (Renda et al. 2020).
+    smooth: how much of a label goes to the other classes. noise: on the images, in their standard
+    deviations. start, end: of the rise, as parts of all steps. cycles: magnitudes go in as many
+    cuts, and the learning rate starts anew after each (Renda et al. 2020).
     """
 
     method: str = "gmp"
@@ -30,6 +30,7 @@ class Way:
     decay: float | None = None
     adam: bool = False
     smooth: float = 0.0
+    noise: float = 0.0
     start: float = 0.05
     end: float = 0.5
     cycles: int = 0
@@ -39,7 +40,8 @@ class Way:
         """The task with these settings."""
         given = {"rate": self.rate, "decay": self.decay}
         found = {key: value for key, value in given.items() if value is not None}
-        return replace(task, adam=self.adam, smooth=self.smooth, **found)
+        made = replace(task, adam=self.adam, smooth=self.smooth, **found)
+        return noisy(made, self.noise) if self.noise else made
 
     def schedule(self, optimizer: Optimizer, steps: int) -> LRScheduler:
         """Of the learning rate."""
@@ -75,6 +77,7 @@ WAYS = {
     "dense, weight decay 2e-3": Way("dense", decay=2e-3),
     "dense, labels smoothed": Way("dense", smooth=0.1),
     "dense, rate 0.1, labels smoothed": Way("dense", rate=0.1, smooth=0.1),
+    "dense, rate 0.1, labels smoothed, noise": Way("dense", rate=0.1, smooth=0.1, noise=0.5),
     "dense, Adam": Way("dense", adam=True, rate=1.2e-3, decay=0.0),
     "gmp": Way(),
     "gmp, weight decay 5e-4": Way(decay=5e-4),
@@ -87,6 +90,9 @@ WAYS = {
     "gmp, rate 0.1, labels smoothed, to 75 %": Way(rate=0.1, smooth=0.1, end=0.75),
     "gmp, Adam": Way(adam=True, rate=1.2e-3, decay=0.0),
     "GraNet, rate 0.1, labels smoothed": Way("granet", rate=0.1, smooth=0.1, end=0.75),
+    "GraNet, rate 0.1, labels smoothed, noise": Way(
+        "granet", rate=0.1, smooth=0.1, noise=0.5, end=0.6
+    ),
     "GraNet, weight decay 1e-3": Way("granet", end=0.6, decay=1e-3),
     "DNS, weight decay 1e-3": Way("dns", decay=1e-3),
     "AC/DC, weight decay 1e-3": Way("ac_dc", end=0.75, decay=1e-3),
@@ -107,7 +113,7 @@ def best(rows: Mapping[str, Row], task: str, dense: bool) -> str | None:
 
 def settings(way: Way) -> tuple[Any, ...]:
     """Of the optimizer and the loss."""
-    return way.rate, way.decay, way.adam, way.smooth
+    return way.rate, way.decay, way.adam, way.smooth, way.noise
 
 
 def alike(way: str) -> str | None:

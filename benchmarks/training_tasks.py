@@ -18,6 +18,7 @@ from torch.nn.functional import cross_entropy
 DATA = Path(os.environ.get("SECATEUR_DATA", "../shared/data"))
 DEVICE = "cpu"
 HELD = 10_000
+Model = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class Task:
 
     build: Callable[[], nn.Module]
     steps: int
-    loss: Callable[[nn.Module, torch.Generator, float], Tensor]
+    loss: Callable[[Model, torch.Generator, float], Tensor]
     report: Callable[[nn.Module], dict[str, float]]
     rate: float
     decay: float = 0.0
@@ -81,7 +82,7 @@ def classifier(
 ) -> Task:  # fmt: skip
     """changed: what is done to the images of a batch."""
 
-    def loss(model: nn.Module, generator: torch.Generator, smooth: float) -> Tensor:
+    def loss(model: Model, generator: torch.Generator, smooth: float) -> Tensor:
         chosen = torch.randint(len(x), (batch,), generator=generator).to(x.device)
         outputs = model(changed(x[chosen], generator))
         return cross_entropy(outputs, y[chosen], label_smoothing=smooth)
@@ -165,12 +166,24 @@ def decayed(task: Task) -> Task:
     return replace(task, decay=2e-3)
 
 
+def noisy(task: Task, amount: float) -> Task:
+    """The same with normal noise on every input of a batch, of so many standard deviations."""
+
+    def loss(model: Model, generator: torch.Generator, smooth: float) -> Tensor:
+        def disturbed(x: Tensor) -> Tensor:
+            return model(x + amount * torch.randn(x.shape, generator=generator).to(x.device))
+
+        return task.loss(disturbed, generator, smooth)
+
+    return replace(task, loss=loss)
+
+
 def gpt(steps: int = 300) -> Task:
     """Two blocks of width 64 on Shakespeare's characters, contexts of 64."""
     loaders = _loaders()
     text, unseen = (part.to(DEVICE) for part in loaders.shakespeare())
 
-    def loss(model: nn.Module, generator: torch.Generator, smooth: float) -> Tensor:
+    def loss(model: Model, generator: torch.Generator, smooth: float) -> Tensor:
         starts = torch.randint(len(text) - 65, (16, 1), generator=generator)
         taken = text[(starts + torch.arange(65)).to(text.device)]
         outputs = model(taken[:, :-1]).flatten(0, 1)
