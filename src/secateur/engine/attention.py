@@ -1,8 +1,9 @@
-"""Attention over tokens that lie as planes: two products of matrices, without any copy.
+"""Attention over tokens that lie as planes, without any copy.
 
-For BLAS a transposed matrix is as good as another one: queries, keys and values are read where the
-linear layers left them, and the result is written where the next one reads it. For long sequences
-the matrix of scores is too large, and torch's own operation runs.
+Queries, keys and values are read where the linear layers left them, and the result is written
+where the next one reads it, by native code. Without that, and for fewer queries than a vector has
+lanes, it is two products of matrices: for BLAS a transposed matrix is as good as another one. For
+long sequences the matrix of scores is too large for this, and torch's own operation runs.
 """
 
 from __future__ import annotations
@@ -13,9 +14,42 @@ import torch
 from torch import Tensor
 
 from secateur.engine.graph import Node
+from secateur.engine.native import NativeStep, low
+from secateur.runtime.kernels import attention as kernel
+from secateur.runtime.kernels import llvm
 
 OP = "aten.scaled_dot_product_attention.default"
 _MOST = 1 << 22  # scores of one sample
+
+
+def native(
+    q: Tensor, k: Tensor, v: Tensor, out: Tensor, mask: Tensor | None, scale: float
+) -> NativeStep | None:
+    """The same as `Attention` in native code; None where there is none for the shapes."""
+    if not has_code(q):
+        return None
+    batch, heads, queries, size = q.shape
+    keys = k.shape[2]
+    seen, image, head = None, 0, 0
+    if mask is not None:
+        seen = mask.reshape((1,) * (4 - mask.dim()) + mask.shape).float()
+        seen = seen.expand(*seen.shape[:2], queries, keys).mT.contiguous()
+        image, head = (seen.stride(i) * (seen.shape[i] > 1) for i in (0, 1))
+    scores = torch.empty(batch * kernel.scratch(heads, keys))  # touched where threads work
+    places = [0 if t is None else t.data_ptr() for t in (k, v, seen, scores)]
+    numbers = (
+        heads, queries, keys, size, q.stride(1), q.stride(3), *(k.stride(i) for i in (0, 1, 3)),
+        *(v.stride(i) for i in (0, 1, 3)), out.stride(1), out.stride(3), image, head, queries,
+    )  # fmt: skip
+    return NativeStep(
+        kernel.attention(seen is not None), q, q, out, (*places, *numbers, low(scale)), heads,
+        rows=batch, steps=(q.stride(0), out.stride(0)), held=(k, v, seen, scores),
+    )  # fmt: skip
+
+
+def has_code(q: Tensor) -> bool:
+    """Whether there is native code for as many queries."""
+    return llvm.available() and q.shape[2] >= kernel.lanes()
 
 
 class Attention:
@@ -54,7 +88,8 @@ def usable(node: Node, q: Tensor, k: Tensor, v: Tensor) -> bool:
     planes = all(t.stride(2) == 1 and t.shape[:2] == q.shape[:2] for t in (q, k, v))
     sizes = k.shape[2] == v.shape[2] and q.shape[3] == k.shape[3] == v.shape[3]
     dropout = node.args[4] if len(node.args) > 4 else 0.0
-    return planes and sizes and not dropout and q.shape[1] * q.shape[2] * k.shape[2] <= _MOST
+    small = has_code(q) or q.shape[1] * q.shape[2] * k.shape[2] <= _MOST
+    return planes and sizes and not dropout and small
 
 
 def mask_of(node: Node, given: Tensor | None, q: Tensor, k: Tensor) -> Tensor | None:

@@ -87,7 +87,7 @@ class NativeStep:
         return np.array([[self.address, *self._arguments(image, 0, self._count)]], np.int64)
 
     def _arguments(self, image: int, first: int, last: int) -> tuple[int, ...]:
-        return (*self.places(image), self._geometry.ctypes.data, first, last, 0, 0)
+        return (*self.places(image), self._geometry.ctypes.data, first, last, image, 0)
 
     def _table(self, threads: int) -> np.ndarray:
         """One row for each image and range."""
@@ -158,7 +158,7 @@ def mean(node: Node, source: Tensor, form: Form, target: Tensor) -> NativeStep |
     if not whole or node.kwargs or source.dim() != 4 or not llvm.available():
         return None
     size = source.shape[2] * source.shape[3]
-    numbers = (source.stride(1), form.positions, _low(1 / size))
+    numbers = (source.stride(1), form.positions, low(1 / size))
     return NativeStep(
         images.mean(), source, source, target, numbers, source.shape[1], rows=source.shape[0],
         steps=(source.stride(0), target.stride(0)),
@@ -177,7 +177,7 @@ def norm(
     eps = node.args[4] if len(node.args) > 4 else 1e-5
     numbers = (
         source.stride(-1), form.pitch, features, weight.data_ptr(), bias.data_ptr(),
-        _low(1 / features), _low(eps),
+        low(1 / features), low(eps),
     )  # fmt: skip
     return NativeStep(
         norms.layer_norm(), source, source, target, numbers, form.positions, grain=16, held=both
@@ -191,6 +191,6 @@ def _fits(value: Tensor, wide: int) -> bool:
     return even and plain and images.lanes(wide) > 0
 
 
-def _low(value: float) -> int:
+def low(value: float) -> int:
     """A float32 in the low half of an integer."""
     return int(np.float32(value).view(np.uint32))

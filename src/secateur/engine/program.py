@@ -249,7 +249,8 @@ class Program:
         buffer = self.arena.take(node.name, form.floats(shape), form)
         out = form.view(buffer.tensor, shape).view(batch, length, heads, size).transpose(1, 2)
         scale = node.kwargs.get("scale") or size**-0.5
-        self._do(node.name, attention.Attention(q, k, v, out, mask, scale))
+        given = (q, k, v, out, mask, scale)
+        self._do(node.name, attention.native(*given) or attention.Attention(*given))
         self._values[node.name] = out
         return True
 

@@ -82,6 +82,14 @@ def test_functions_of_gates(write: Callable, right: Callable) -> None:
     np.testing.assert_allclose(y[~normal], rest, atol=1e-37)
 
 
+def test_the_exponential_of_a_softmax() -> None:
+    x = np.concatenate([-POINTS[-500:], np.linspace(-86, 0, 5001), [0.0, -0.0]]).astype(np.float32)
+    right = np.exp(x.astype(np.float64))
+    assert (np.abs(apply(activation.falling, x) - right) <= 3e-7 * right).all()
+    found = apply(activation.falling, np.array([-np.inf, -1e38, -87, np.nan], np.float32))
+    np.testing.assert_array_equal(found, [0, 0, 0, np.nan])
+
+
 @pytest.mark.parametrize("name", ["gelu", "silu"])
 def test_other_machines_get_code_without_calls(name: str) -> None:
     text = {

@@ -1,7 +1,7 @@
 """Activation functions on vectors, to a few roundings of float32, without calls.
 
 Exponential and tanh follow Cephes (S. Moshier, 1984). GELU comes from a rational fit of the normal
-distribution, which is as exact as PyTorch's: relative to its input, not to its output far below zero.
+distribution, as exact as PyTorch's: relative to its input, not to an output far below zero.
 """
 
 from __future__ import annotations
@@ -83,17 +83,32 @@ def exp(f: Function, x: str) -> str:
     """Exponential; 0 and infinity beyond float32's range."""
     x = f.above(f.constant(-105), f.below(f.constant(90), x))
     shift = f.constant(_ROUND)
-    shifted = f.fma(x, f.constant(1 / log(2)), shift)
-    whole = f.sub(shifted, shift)
-    rest = f.fma(whole, f.constant(-_LOG2[0]), x)
-    rest = f.fma(whole, f.constant(-_LOG2[1]), rest)
-    value = f.fma(f.mul(rest, rest), _polynomial(f, _EXP, rest), f.add(rest, f.constant(1)))
+    whole = f.sub(f.fma(x, f.constant(1 / log(2)), shift), shift)
+    value = _below_one(f, x, whole)
     # 2 ** whole in two halves: either alone would leave the range of normal numbers
     half = f.sub(f.fma(whole, f.constant(0.5), shift), shift)
     for part in (half, f.sub(whole, half)):
         power = f.bits("shl", f.add(part, shift), f.integers(23))
         value = f.mul(value, f.bits("add", power, f.integers(127 << 23)))
     return value
+
+
+def falling(f: Function, x: str) -> str:
+    """Exponential of numbers that are not above zero; 0 below -86, which softmax has lost."""
+    least, shift = f.constant(-86), f.constant(_ROUND)
+    near = f.above(least, x)
+    shifted = f.fma(near, f.constant(1 / log(2)), shift)
+    value = _below_one(f, near, f.sub(shifted, shift))
+    kind = f"<{f.lanes} x i32>"
+    power = f.value(f"bitcast {f.vector} {f.bits('shl', shifted, f.integers(23))} to {kind}")
+    return f.choose("olt", x, least, f.constant(0), f.bits("add", value, power))
+
+
+def _below_one(f: Function, x: str, whole: str) -> str:
+    """`exp(x) / 2 ** whole`, for the whole number that is nearest to x / ln 2."""
+    rest = f.fma(whole, f.constant(-_LOG2[0]), x)
+    rest = f.fma(whole, f.constant(-_LOG2[1]), rest)
+    return f.fma(f.mul(rest, rest), _polynomial(f, _EXP, rest), f.add(rest, f.constant(1)))
 
 
 def negative(f: Function, x: str) -> str:
