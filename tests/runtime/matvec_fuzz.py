@@ -23,7 +23,11 @@ def some_matrix(rng: np.random.Generator, kind: str) -> Packed:
     name, size, *storage = kind.split(":")
     if name == "banked":
         bank = int(rng.integers(2, 12))
-        places = np.arange(columns) % bank
+        if rng.integers(2):  # whole banks of registers
+            bank = int(rng.choice([8, 16, 32, 64]))
+            columns = bank * int(rng.integers(1, 5))
+            weight = rng.standard_normal((rows, columns)).astype(np.float32)
+        places = rng.permutation(bank)[np.arange(columns) % bank]
         weight[:, places >= rng.integers(1, bank + 1)] = 0
         for row in range(rows):
             weight[row, columns // bank * bank :] = 1  # whatever the incomplete bank is

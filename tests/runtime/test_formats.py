@@ -93,7 +93,7 @@ def test_the_formats_that_fit_are_found() -> None:
         for name, kept in patterns.items()
     }
     assert found["none"] == [("sliced", 8)]
-    assert found["2:4"] == [("banked", 4), ("sliced", 8)]
+    assert found["2:4"] == [("banked", 32), ("sliced", 8)]  # what registers hold, if it fits
     assert found["bank"] == [("banked", 32), ("sliced", 8)]
     assert found["8x1"] == [("blocks", 8), ("blocks", 4), ("sliced", 8)]
 

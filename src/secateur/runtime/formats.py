@@ -13,6 +13,9 @@ import numpy as np
 
 from secateur.core.errors import InputError
 
+_BANKS = (32, 16, 64, 8, 4, 128, 256)
+"""The first fit the registers of most processors, where inputs are looked up."""
+
 
 @dataclass(frozen=True)
 class Packed:
@@ -110,7 +113,7 @@ def sliced(weight: np.ndarray, lanes: int = 8, storage: str = "float32") -> Pack
     )
 
 
-def banked(weight: np.ndarray, bank: int, lanes: int = 8, storage: str = "float32") -> Packed:
+def banked(weight: np.ndarray, bank: int, lanes: int = 16, storage: str = "float32") -> Packed:
     """A matrix that has an equal count in every bank of `bank` columns of every row, such as N:M.
 
     Raises:
@@ -187,11 +190,11 @@ def fitting(weight: np.ndarray, lanes: int = 8, storage: str = "float32") -> lis
         padded = np.pad(filled, ((0, -len(weight) % rows), (0, 0)))
         if padded.reshape(-1, rows, weight.shape[1]).any(1).sum() * rows <= most:
             found.append(blocks(weight, rows, storage))
-    for bank in (4, 8, 16, 32, 64, 128, 256):
+    for bank in _BANKS:
         padded = np.pad(filled, ((0, 0), (0, -weight.shape[1] % bank)))
         counts = padded.reshape(len(weight), -1, bank).sum(2)
         if counts.size and counts.min() and counts.max() * counts.size <= most:
-            found.append(banked(weight, bank, lanes, storage))
+            found.append(banked(weight, bank, storage=storage))
             break
     return [*found, sliced(weight, lanes, storage)]
 

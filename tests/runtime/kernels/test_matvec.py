@@ -64,6 +64,22 @@ def test_what_does_not_fit_is_refused() -> None:
         source(sliced(np.eye(12, dtype=np.float32), 12), "none", False, llvm.AVX2)
 
 
+@pytest.mark.parametrize(
+    ("target", "bank", "sign"),
+    [
+        (llvm.AVX2, 8, "vpermps"), (llvm.AVX2, 32, "vblendvps"), (llvm.AVX512, 16, "vpermps"),
+        (llvm.AVX512, 32, "vpermi2ps"), (llvm.AVX512, 64, "vpermi2ps"), (llvm.NEON, 32, "fmla"),
+    ],
+)  # fmt: skip
+def test_whole_banks_are_looked_up_in_registers(target: llvm.Target, bank: int, sign: str) -> None:
+    weight = np.zeros((16, 2 * bank), np.float32)
+    weight[:, ::4] = 1
+    text = llvm.assembly(source(banked(weight, bank), "none", False, target), target)
+    assert sign in text or sign.replace("vpermi2ps", "vpermt2ps") in text
+    odd = np.concatenate([weight, weight[:, :5]], 1)  # the last bank is not whole
+    assert "vperm" not in llvm.assembly(source(banked(odd, bank), "none", False, target), target)
+
+
 @pytest.mark.parametrize("kind", ["sliced", "banked", "blocks"])
 def test_other_machines_get_whole_vectors(kind: str) -> None:
     weight = np.eye(16, dtype=np.float32) + 1

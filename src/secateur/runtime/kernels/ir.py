@@ -214,6 +214,44 @@ class Function:
         done = self.value(f"{operation} {integers} {cast}, {b}")
         return self.value(f"bitcast {integers} {done} to {self.vector}")
 
+    def picked(self, vectors: Sequence[str], indices: str) -> str:
+        """Numbers of 1, 2 or 4 vectors, by as many bytes as there are lanes, at an address.
+
+        For x86-64 with AVX2 or AVX-512 alone (`llvm.Target.picks`).
+        """
+        kind = f"<{self.lanes} x i32>"
+        small = self.value(f"load <{self.lanes} x i8>, ptr {indices}, align 1")
+        where = self.value(f"zext <{self.lanes} x i8> {small} to {kind}")
+        wide = self.lanes == 16
+        if wide and len(vectors) > 1:
+            found = [
+                self._permuted("avx512.vpermi2var.ps.512", a, where, b)
+                for a, b in zip(vectors[::2], vectors[1::2], strict=True)
+            ]
+        else:
+            name = "avx512.permvar.sf.512" if wide else "avx2.permps"
+            found = [self._permuted(name, vector, where) for vector in vectors]
+        bit = (self.lanes * len(vectors) // len(found)).bit_length() - 1
+        while len(found) > 1:  # the next bit of an index says which of two it is
+            top = self.value(f"shl {kind} {where}, {self.integers(31 - bit)}")
+            second = self.value(f"icmp slt {kind} {top}, zeroinitializer")
+            found = [
+                self.value(
+                    f"select <{self.lanes} x i1> {second}, {self.vector} {b}, {self.vector} {a}"
+                )
+                for a, b in zip(found[::2], found[1::2], strict=True)
+            ]
+            bit += 1
+        return found[0]
+
+    def _permuted(self, name: str, vector: str, where: str, other: str = "") -> str:
+        kind = f"<{self.lanes} x i32>"
+        values = [f"{self.vector} {vector}", f"{kind} {where}"]
+        values += [f"{self.vector} {other}"] if other else []
+        types = ", ".join(value.split("> ")[0] + ">" for value in values)
+        self._declared.add(f"declare {self.vector} @llvm.x86.{name}({types})")
+        return self.value(f"call {self.vector} @llvm.x86.{name}({', '.join(values)})")
+
     # Control
 
     @contextmanager

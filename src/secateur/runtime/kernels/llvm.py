@@ -43,6 +43,11 @@ class Target:
     registers: int
     fused: bool = True
 
+    @property
+    def picks(self) -> bool:
+        """Whether lanes can be looked up in registers (`Function.picked`)."""
+        return self.triple.startswith(("x86", "i386", "i686")) and self.lanes in (8, 16)
+
 
 AVX2 = Target("x86_64-unknown-linux-gnu", "x86-64-v3", "", 8, 16)
 AVX512 = Target("x86_64-unknown-linux-gnu", "x86-64-v4", "-prefer-256-bit", 16, 32)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -72,15 +73,26 @@ def source(packed: Packed, activation: str, residual: bool, target: llvm.Target)
     if lanes % width:
         raise InputError(f"groups of {lanes} rows do not fit vectors of {width}")
     f = Function(_NAME, [CONTEXT, *ARGUMENTS], lanes=width, fused=target.fused)
-    _Writer(f, packed, activation, residual).write()
+    _Writer(f, packed, activation, residual, _near(packed, width, target)).write()
     return f.text()
+
+
+def _near(packed: Packed, width: int, target: llvm.Target) -> int:
+    """Registers that hold a whole bank of inputs, from which instructions pick; 0: they do not."""
+    whole = packed.bank and packed.bank % width == 0 and packed.shape[1] % packed.bank == 0
+    if not whole or width != target.lanes or not target.picks:
+        return 0
+    many = packed.bank // width
+    return many if many in (1, 2, 4) else 0
 
 
 class _Writer:
     """Writes one kernel; groups are `vectors` vectors of the machine's width."""
 
-    def __init__(self, f: Function, packed: Packed, activation: str, residual: bool) -> None:
-        self.f = f
+    def __init__(
+        self, f: Function, packed: Packed, activation: str, residual: bool, near: int
+    ) -> None:
+        self.f, self.near = f, near
         self.kind, self.group, self.each = packed.kind, packed.lanes, packed.each
         self.vectors = packed.lanes // f.lanes
         self.activation, self.residual = activation, residual
@@ -166,29 +178,36 @@ class _Writer:
             vector = f.value(f"insertelement {f.vector} {vector}, float {found}, i32 {lane}")
         return vector
 
-    def _step(self, x: str, step: str, sums: list[str]) -> list[str]:
-        """One non-zero of each row of a group."""
+    def _step(self, x: str, step: str, sums: list[str], near: Sequence[str] = ()) -> list[str]:
+        """One non-zero of each row of a group. near: the inputs, if they are in registers."""
         f = self.f
         first = f.integer("mul", step, self.group)
         places = [f.integer("add", first, self._at(i)) for i in self._each()]
-        return [
-            f.fma(self._load(place), self._gather(x, self.indices, place, self.index), value)
-            for place, value in zip(places, sums, strict=True)
-        ]
+        found = []
+        for place, value in zip(places, sums, strict=True):
+            numbers = (
+                f.picked(near, f.at(self.indices, place, "i8"))
+                if near
+                else self._gather(x, self.indices, place, self.index)
+            )
+            found.append(f.fma(self._load(place), numbers, value))
+        return found
 
     def _banks(self, x: str, start: str, stop: str, sums: list[str]) -> list[str]:
         """Banks one after the other; the steps of one are written out where they are few."""
         f = self.f
-        width = self.each if self.each <= _UNROLLED else 1
+        width = next(n for n in range(_UNROLLED, 0, -1) if self.each % n == 0)
         total = f.integer("sub", stop, start)
         with f.loop(0, f.integer("sdiv", total, self.each), 1, sums) as bank:
             base = f.at(x, f.integer("mul", bank.index, self.bank))
             begin = f.integer("add", start, f.integer("mul", bank.index, self.each))
             end = f.integer("add", begin, self.each)
+            near = [f.load(f.at(base, i * f.lanes)) for i in range(self.near)]
             with f.loop(begin, end, width, bank.values) as step:
                 step.after = step.values
                 for i in range(width):
-                    step.after = self._step(base, f.integer("add", step.index, i), step.after)
+                    at = f.integer("add", step.index, i)
+                    step.after = self._step(base, at, step.after, near)
             bank.after = step.values
         return bank.values
 
