@@ -67,7 +67,7 @@ def test_what_does_not_fit_is_refused() -> None:
 @pytest.mark.parametrize(
     ("target", "bank", "sign"),
     [
-        (llvm.AVX2, 8, "vpermps"), (llvm.AVX2, 32, "vblendvps"), (llvm.AVX512, 16, "vpermps"),
+        (llvm.AVX2, 8, "vpermd"), (llvm.AVX2, 32, "vblendvps"), (llvm.AVX512, 16, "vpermd"),
         (llvm.AVX512, 32, "vpermi2ps"), (llvm.AVX512, 64, "vpermi2ps"), (llvm.NEON, 32, "fmla"),
     ],
 )  # fmt: skip
