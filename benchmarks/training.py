@@ -15,12 +15,13 @@ import argparse
 import json
 import platform
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 import training_tasks as tasks
-from training_choice import WAYS, Way, final
+from training_choice import CHOSEN, LONGER, WAYS, Way, final
 from training_tasks import Task
 
 import secateur as sc
@@ -30,7 +31,10 @@ FILE = HERE / "training.json"
 Row = dict[str, Any]
 Make = Callable[[int, int], "sc.Recipe | None"]
 """A recipe for a number of steps and a seed; None trains densely."""
-LENETS = {"LeNet-300-100, MNIST": tasks.lenet_300_100, "LeNet-5, MNIST": tasks.lenet5}
+LENETS = {
+    "LeNet-300-100, MNIST": tasks.lenet_300_100, "LeNet-5, MNIST": tasks.lenet5,
+    LONGER: partial(tasks.lenet_300_100, steps=95_040),
+}  # fmt: skip
 DENSE = WAYS["dense"]
 
 
@@ -115,9 +119,9 @@ def parts() -> dict[str, Part]:
 
 def chosen(rows: dict[str, Row], part: str) -> list[tuple[str, str]]:
     """The networks and ways that a part runs: all ways, or the best ones."""
-    return [
-        (name, way) for name in LENETS for way in (WAYS if part == "choice" else final(rows, name))
-    ]
+    if part == "choice":
+        return [(name, way) for name in LENETS if name not in CHOSEN for way in WAYS]
+    return [(name, way) for name in LENETS for way in final(rows, name)]
 
 
 def compare(part: str, name: str, way: str, seed: int) -> tuple[str, Row]:

@@ -110,9 +110,9 @@ def conv() -> nn.Module:
     )  # fmt: skip
 
 
-def lenet_300_100(choice: bool = False) -> Task:
+def lenet_300_100(choice: bool = False, steps: int = 31_680) -> Task:
     """With fewer steps where ways are compared."""
-    return images(mlp, 8000 if choice else 31_680, 0.05, choice, decay=1e-4, batch=64)
+    return images(mlp, 8000 if choice else steps, 0.05, choice, decay=1e-4, batch=64)
 
 
 def lenet5(choice: bool = False) -> Task:
