@@ -16,6 +16,17 @@ from secateur.runtime.emit.planes import available
 pytest.importorskip("llvmlite", reason="kernels need llvmlite")
 
 
+def same_on_threads(run: Program, net: nn.Module, shape: tuple[int, ...]) -> None:
+    threads = torch.get_num_threads()
+    try:
+        for count in (1, 2, 5):
+            torch.set_num_threads(count)
+            x = torch.randn(shape)
+            assert torch.allclose(run([x])[0], net(x), atol=1e-5)
+    finally:
+        torch.set_num_threads(threads)
+
+
 def pairs(run: Program) -> list[PairStep]:
     calls = [s for _, step in run.steps if isinstance(step, CallsStep) for s in step.steps]
     return [step for step in calls if isinstance(step, PairStep)]
@@ -34,14 +45,7 @@ def test_planes_are_used_in_turns(images: int, near: int, monkeypatch: pytest.Mo
         limits = rows[::2, 6:].tolist()  # every plane is made once
         assert [n for b, e in limits for n in range(b, e)] == list(range(step.steps[0].planes))
         assert len(set(rows[1::2, 1] + 4 * step._pitch * rows[1::2, 6])) == 1
-    threads = torch.get_num_threads()
-    try:
-        for count in (1, 2, 5):
-            torch.set_num_threads(count)
-            x = torch.randn(shape)
-            assert torch.allclose(run([x])[0], net(x), atol=1e-5)
-    finally:
-        torch.set_num_threads(threads)
+    same_on_threads(run, net, shape)
 
 
 class Stem(nn.Module):
@@ -72,14 +76,7 @@ def test_a_maximum_reads_planes_while_they_are_near(
     for step in pairs(run):
         ends = step.calls(0)[1::2, 5].tolist()
         assert ends[-1] == 9 and ends == step.calls(0)[::2, 7].tolist()
-    threads = torch.get_num_threads()
-    try:
-        for count in (1, 2, 5):
-            torch.set_num_threads(count)
-            x = torch.randn(shape)
-            assert torch.allclose(run([x])[0], net(x), atol=1e-5)
-    finally:
-        torch.set_num_threads(threads)
+    same_on_threads(run, net, shape)
 
 
 class Shared(nn.Module):

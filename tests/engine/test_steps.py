@@ -11,7 +11,7 @@ from secateur.engine.steps import Chosen, PlanesStep, anew, arguments, copied, i
 class Written:
     """A kernel's numbers, without one."""
 
-    name, step, block, bytes, address = "none", 8, 1, 0, 0
+    name, step, wide, block, bytes, address = "none", 8, 16, 1, 0, 0
 
 
 def test_a_table_covers_everything_once() -> None:

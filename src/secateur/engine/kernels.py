@@ -219,24 +219,27 @@ def tasks(
 ) -> list[tuple[int, int, int, int]]:
     """How a layer is split: (begin, end, first, last), for as many threads.
 
-    weights: non-zeros by plane, by which rows are shared out where positions are too few.
+    weights: non-zeros by plane, by which rows are shared out where positions are too few: a range
+    is as wide as what the kernel works on together.
 
     Example:
-        >>> kernel = type("", (), {"step": 8, "block": 1})
+        >>> kernel = type("", (), {"step": 8, "wide": 16, "block": 1})
         >>> tasks(kernel, 4, 20, 1, np.ones(4))
         [(0, 24, 0, 4)]
         >>> tasks(kernel, 4, 20, 2, np.array([3, 1, 1, 1]))
         [(0, 24, 0, 1), (0, 24, 1, 4)]
+        >>> tasks(kernel, 4, 40, 2, np.ones(4))
+        [(0, 24, 0, 4), (24, 40, 0, 4)]
     """
     if isinstance(kernel, MatVec):
         return [(0, positions, *rows) for rows in kernel.ranges(threads)]
     step, end = kernel.step, -(-positions // kernel.step) * kernel.step
     size = max(end, step)
-    if threads > 1 and end // step >= 8 * threads:
-        size = -(-end // (4 * threads * step)) * step
+    parts = min(4, end // (kernel.wide * threads)) * threads  # alike for all threads
+    if threads > 1 and parts:
+        size = -(-end // (parts * step)) * step
     ranges = [(b, min(b + size, end)) for b in range(0, end, size)]
-    parts = 1 if len(ranges) >= 2 * threads or threads == 1 else threads
-    cuts = _cuts(weights, parts, kernel.block)
+    cuts = _cuts(weights, 1 if len(ranges) > 1 else threads, kernel.block)
     return [(*across, *rows) for rows in pairwise(cuts) for across in ranges]
 
 

@@ -103,8 +103,9 @@ class Kernel(Protocol):
 
     name: what it is ("emit-avx2", "llvm-csr"). step: `begin` and `end` are multiples of it; what is
     behind an image's end is computed as well, so buffers have that much slack behind them (`x` up
-    to `end + reach[1]`, `y` and the residual up to `end`). block: `first` is a multiple of it, and
-    `last` is one or the number of rows (1: any range). bytes: packed weights and code. address:
+    to `end + reach[1]`, `y` and the residual up to `end`). wide: positions that are worked on
+    together; fewer take longer. block: `first` is a multiple of it, and `last` is one or the number
+    of rows (1: any range). bytes: packed weights and code. address:
     of `void f(const float* x, float* y, const float* residual, int64 begin, int64 end, int64 first,
     int64 last)`, which may run on any thread, with other ranges at the same time, as long as the
     kernel lives. Calls take addresses and release the GIL; `residual` is 0 where there is none.
@@ -115,6 +116,7 @@ class Kernel(Protocol):
 
     name: str
     step: int
+    wide: int
     block: int
     bytes: int
     address: int

@@ -78,6 +78,7 @@ class EmittedKernel:
         self.way = way
         self.name = f"emit-{isa.name}" + ("-loop" if isinstance(way, Loop) else "")
         self.step = isa.lanes * (1 if isinstance(way, Loop) else way.vectors)
+        self.wide = isa.lanes * way.vectors * (1 if isinstance(way, Loop) else way.tiles)
         self.block = way.rows
         self.bytes = len(code)
         self._most = 2**62 if layer.mask is None else len(layer.mask) + SLACK

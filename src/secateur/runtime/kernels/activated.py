@@ -49,7 +49,8 @@ class ActivatedKernel(BoundKernel):
         target = llvm.host()
         if inner.step % target.lanes:
             raise InputError(f"steps of {inner.step} positions are no vectors of {target.lanes}")
-        self.step, self.block, self.inner = inner.step, inner.block, inner
+        self.step, self.wide, self.block = inner.step, inner.wide, inner.block
+        self.inner = inner
         many = max(1, _NEAR // (4 * layer.out_pitch * inner.block)) * inner.block
         numbers = (inner.address, layer.out_pitch, many)
         super().__init__(inner.name, source(layer.activation, target), _NAME, (), numbers)

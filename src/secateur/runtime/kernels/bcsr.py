@@ -65,7 +65,8 @@ class BcsrKernel(BoundKernel):
             )
         if max(map(abs, layer.reach)) >= 2**31:
             raise InputError("an offset is beyond 2**31 floats")
-        self.step, self.block, self.tile = target.lanes, tile.rows, tile
+        self.step, self.wide = target.lanes, target.lanes * tile.vectors
+        self.block, self.tile = tile.rows, tile
         bias, mask, numbers = outputs(layer, target.lanes)
         arrays = (bias, mask, *_blocked(layer, tile.rows))
         text = source(layer, tile, target)

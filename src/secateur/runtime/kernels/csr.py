@@ -70,7 +70,7 @@ class CsrKernel(BoundKernel):
             )
         if max(map(abs, layer.reach)) >= 2**31:
             raise InputError("an offset is beyond 2**31 floats")
-        self.step = target.lanes
+        self.step, self.wide = target.lanes, target.lanes * tile.vectors
         self.tile = tile
         indptr, order = _blocked(layer, tile.blocks)
         entries = np.empty(layer.nnz, [("offset", "<i4"), ("value", "<f4")])

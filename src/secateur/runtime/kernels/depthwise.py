@@ -88,7 +88,7 @@ class DepthwiseKernel(BoundKernel):
                 f"there is no depthwise kernel that makes {rows} rows at once of {layer.size}",
                 hint=f"1 to {_MOST} rows; stride 1 or 2 along rows of a vector at least",
             )
-        self.step = layer.out_row
+        self.step = self.wide = layer.out_row
         out = len(layer.weight)
         bias = np.zeros(out, np.float32) if layer.bias is None else layer.bias
         weight = np.ascontiguousarray(layer.weight.reshape(out, -1), np.float32)

@@ -34,7 +34,7 @@ class MatVec(BoundKernel):
         ...     assert y.tolist() == [6, 0]
     """
 
-    step = 1
+    step = wide = 1
 
     def __init__(
         self,
