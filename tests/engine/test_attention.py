@@ -58,6 +58,12 @@ def test_keys_of_another_length_on_several_threads(threads: int) -> None:
     assert torch.allclose(out, F.scaled_dot_product_attention(q, k, v, scale=0.4), atol=1e-6)
 
 
+def test_long_sequences_have_no_matrix_of_scores() -> None:
+    q, k, v = (planes(1, 1, 5000, 2) for _ in range(3))
+    assert usable(Node("a", OP, REFS), q, k, v) == has_code(q)
+    assert not usable(Node("a", OP, (*REFS, None, 0.0, True)), q, k, v)  # a mask would be one
+
+
 def test_what_is_left_to_torch() -> None:
     q, k, v = (planes(2, 3, 7, 4) for _ in range(3))
     assert not usable(Node("a", OP, (*REFS, None, 0.1)), q, k, v)

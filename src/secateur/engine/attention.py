@@ -19,7 +19,8 @@ from secateur.runtime.kernels import attention as kernel
 from secateur.runtime.kernels import llvm
 
 OP = "aten.scaled_dot_product_attention.default"
-_MOST = 1 << 22  # scores of one sample
+_MOST = 1 << 22  # scores of one sample that are in memory at once
+_MASK = 1 << 24  # entries of a mask
 
 
 def native(
@@ -88,8 +89,10 @@ def usable(node: Node, q: Tensor, k: Tensor, v: Tensor) -> bool:
     planes = all(t.stride(2) == 1 and t.shape[:2] == q.shape[:2] for t in (q, k, v))
     sizes = k.shape[2] == v.shape[2] and q.shape[3] == k.shape[3] == v.shape[3]
     dropout = node.args[4] if len(node.args) > 4 else 0.0
-    small = has_code(q) or q.shape[1] * q.shape[2] * k.shape[2] <= _MOST
-    return planes and sizes and not dropout and small
+    seen = q.shape[2] * k.shape[2]  # by each head; with a mask, it is in memory as a whole
+    masked = any(node.args[i] for i in (3, 5) if len(node.args) > i)
+    small = has_code(q) and (not masked or seen <= _MASK)
+    return planes and sizes and not dropout and (small or q.shape[1] * seen <= _MOST)
 
 
 def mask_of(node: Node, given: Tensor | None, q: Tensor, k: Tensor) -> Tensor | None:

@@ -50,7 +50,9 @@ def test_around_emitted_kernels(isa, rows: int, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_steps_that_are_no_whole_vectors_are_refused() -> None:
-    inner = SimpleNamespace(step=llvm.host().lanes + 1, wide=9, block=1, address=0, bytes=0, name="")
+    inner = SimpleNamespace(
+        step=llvm.host().lanes + 1, wide=9, block=1, address=0, bytes=0, name=""
+    )
     with pytest.raises(InputError, match="are no vectors"):
         ActivatedKernel(inner, from_linear(np.eye(2), pitch=16))  # type: ignore[arg-type]
 
