@@ -19,14 +19,14 @@ from secateur.runtime.emit import loop as looping
 from secateur.runtime.emit import straight as straightening
 from secateur.runtime.emit.isa import AVX2, AVX512, FORMS, Isa
 from secateur.runtime.emit.order import Tile
-from secateur.runtime.machine import Code, features
+from secateur.runtime.machine import Code, features, level1
 from secateur.runtime.machine.assembler import WINDOWS
 from secateur.runtime.machine.memory import machine
 from secateur.runtime.planes import Planes
 
 SLACK = 256  # positions behind the mask's end that may be asked for; they are zeros
 _SIGNATURE = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * 7)
-_NEAR = 28 << 10  # bytes of input that stay in the level-1 cache
+_NEAR = level1() // 8 * 7  # bytes of input that stay in the level-1 cache
 _COPIES = 64 << 10  # bytes of a thread's stack that copies of columns may take
 _RECORD = 10  # non-zeros that pay for the loads and stores of a row's sums
 _CODE = 24 << 10  # bytes of code that stay in the level-1 cache

@@ -19,10 +19,11 @@ from secateur.runtime.kernels import llvm
 from secateur.runtime.kernels.bound import ARGUMENTS, CONTEXT, BoundKernel
 from secateur.runtime.kernels.ir import Function
 from secateur.runtime.kernels.outputs import Writer, outputs
+from secateur.runtime.machine import level1
 from secateur.runtime.planes import Planes
 
 _NAME = "planes"
-_NEAR = 28 * 1024  # bytes that may stay close to the core: most of a first-level cache
+_NEAR = level1() // 8 * 7  # bytes that may stay close to the core
 _LINE = 16  # floats in a cache line
 _MOST_BLOCKS = 16
 _FEW = 12  # non-zeros of a row in a block of columns, at least

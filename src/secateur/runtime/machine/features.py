@@ -1,4 +1,4 @@
-"""What the processor can do and the system lets it do."""
+"""What the processor can do and the system lets it do, and how large its nearest cache is."""
 
 from __future__ import annotations
 
@@ -22,6 +22,9 @@ _BITS = {
 }
 _YMM, _ZMM = 0b110, 0b11100110  # of XCR0: the registers that the system saves for each thread
 _OSXSAVE = (1, 2, 27)
+_CACHES = (4, 0x8000001D)  # leaves whose first part is the level-1 cache of data: Intel, AMD
+_DATA_1 = 0x21  # of level 1, for data
+_USUAL = 32 << 10
 
 # cpuid(leaf, subleaf, uint32 out[4]); xgetbv() -> eax
 _START = "53 89 c8 89 d1" if WINDOWS else "53 49 89 d0 89 f8 89 f1"
@@ -41,28 +44,15 @@ def features() -> frozenset[str]:
     """
     if machine() == "aarch64":
         return frozenset({"neon"})
-    if machine() != "x86-64":
+    code = _code()
+    if code is None:
         return frozenset()
-    try:
-        code = Code(_CPUID.ljust(64, b"\xcc") + _XGETBV)
-    except Forbidden:
-        return frozenset()
-    words = ctypes.POINTER(ctypes.c_uint32)
-    cpuid = ctypes.CFUNCTYPE(None, ctypes.c_uint32, ctypes.c_uint32, words)(code.address)
-    xgetbv = ctypes.CFUNCTYPE(ctypes.c_uint32)(code.address + 64)
-
-    def leaf(number: int) -> list[int]:
-        out = (ctypes.c_uint32 * 4)()
-        cpuid(number, 0, out)
-        return list(out)
-
-    leaves = {number: leaf(number) for number in (0, 1)}
-    leaves[7] = leaf(7) if leaves[0][0] >= 7 else [0] * 4
 
     def has(place: tuple[int, int, int]) -> bool:
         number, register, bit = place
-        return bool(leaves[number][register] >> bit & 1)
+        return bool(_leaf(number)[register] >> bit & 1)
 
+    xgetbv = ctypes.CFUNCTYPE(ctypes.c_uint32)(code.address + 64)
     saved = xgetbv() if has(_OSXSAVE) else 0
     if saved & _YMM != _YMM:
         return frozenset()
@@ -70,3 +60,46 @@ def features() -> frozenset[str]:
     if saved & _ZMM != _ZMM:
         found = {name for name in found if not name.startswith("avx512")}
     return frozenset(found)
+
+
+@lru_cache(maxsize=1)
+def level1() -> int:
+    """Bytes of the level-1 cache of data; 32 KiB where the processor does not say.
+
+    Example:
+        >>> 1 << 12 <= level1() <= 1 << 20
+        True
+    """
+    for number in _CACHES:
+        kind, sizes, sets, _ = _leaf(number)
+        if kind & 0xFF == _DATA_1:
+            ways, parts, line = (sizes >> 22) + 1, (sizes >> 12 & 0x3FF) + 1, (sizes & 0xFFF) + 1
+            found = ways * parts * line * (sets + 1)
+            return found if 1 << 12 <= found <= 1 << 20 else _USUAL
+    return _USUAL
+
+
+@lru_cache(maxsize=1)
+def _code() -> Code | None:
+    """`cpuid`, and 64 bytes behind it `xgetbv`; None where there are none."""
+    if machine() != "x86-64":
+        return None
+    try:
+        return Code(_CPUID.ljust(64, b"\xcc") + _XGETBV)
+    except Forbidden:
+        return None
+
+
+def _leaf(number: int) -> list[int]:
+    """The first four numbers of a leaf; zeros where the processor has none."""
+    code = _code()
+    if code is None:
+        return [0] * 4
+    words = ctypes.POINTER(ctypes.c_uint32)
+    cpuid = ctypes.CFUNCTYPE(None, ctypes.c_uint32, ctypes.c_uint32, words)(code.address)
+    out = (ctypes.c_uint32 * 4)()
+    cpuid(number & 1 << 31, 0, out)  # the last leaf of its kind
+    if number > out[0]:
+        return [0] * 4
+    cpuid(number, 0, out)
+    return list(out)
