@@ -111,7 +111,7 @@ def names(layer: Layer, planes: Planes, positions: int) -> list[str]:
             found.append(f"vec-{packed.kind} {size}")
     for isa in emitted.available()[:1]:
         if emitted.supports(planes) or (llvm.available() and emitted.supports(plain(planes))):
-            found += [_way(isa.name, way) for way in emitted.ways(planes, isa)]
+            found += [_way(isa.name, way) for way in emitted.ways(planes, isa, positions)]
     if llvm.available():
         found += [f"llvm-csr {t.vectors}/{t.blocks}" for t in csr.tiles(planes, positions)]
         if positions > _FEW:

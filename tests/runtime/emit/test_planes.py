@@ -175,3 +175,11 @@ def test_bytes_for_each_non_zero() -> None:
     assert size[Loop(), AVX2] < 11  # 8, and the records' heads
     assert size[Tile(6, 2), AVX2] < 30
     assert size[Tile(30, 1), AVX512] < 17
+
+
+def test_ways_are_no_wider_than_the_positions() -> None:
+    layer = from_linear(np.ones((64, 64), np.float32) * (np.arange(64) % 9 == 0), pitch=256)
+    for isa in (AVX2, AVX512):
+        for vectors, widths in ((1, {1}), (4, {4, 2}), (9, {5, 3}), (1000, {8, 5})):
+            found = [w for w in ways(layer, isa, vectors * isa.lanes) if isinstance(w, Loop)]
+            assert len(found) == len(set(found)) and {w.vectors for w in found} <= widths

@@ -115,17 +115,19 @@ def available() -> list[Isa]:
     return [isa for isa in (AVX512, AVX2) if isa.needs <= features()]
 
 
-def ways(layer: Planes, isa: Isa) -> list[Way]:
-    """What is worth to be timed for a layer, the likely best first.
+def ways(layer: Planes, isa: Isa, positions: int = 1 << 20) -> list[Way]:
+    """What is worth to be timed for a layer and a number of positions, the likely best first.
 
     Wide tiles spend fewer broadcasts; narrow ones leave more columns to a block, and so more
-    non-zeros to a row of it, which matters when these are few.
+    non-zeros to a row of it, which matters when these are few. None is wider than the positions.
     """
+    all_of = max(1, -(-positions // isa.lanes))
     rows = layer.rows if layer.rows <= 128 else min(256, -(-layer.rows // 2))
     low, high = layer.reach
     far = 4 * max(layer.out_pitch * layer.rows, high - low) > _FAR_AWAY
 
     def loop(vectors: int, packed: bool = False) -> Way:
+        vectors = -(-all_of // -(-all_of // vectors))  # as wide as tiles of equal widths are
         columns = _NEAR if packed else _columns(layer, vectors * isa.lanes)
         return Loop(vectors, columns, rows, packed, far)
 
@@ -135,6 +137,7 @@ def ways(layer: Planes, isa: Isa) -> list[Way]:
         loops = [loop(8), loop(8, True), loop(5)]
     else:
         loops = [loop(5), loop(8), loop(12)]
+    loops = list(dict.fromkeys(loops))
     if isa.wide:  # several tiles share the instructions that are fetched for a segment
         other = Tile(30, 1, tiles=4, ahead=True) if far else Tile(30, 1)
         return [Tile(30, 1, tiles=4), other, *loops]
