@@ -2,8 +2,9 @@
 
     python benchmarks/runtime.py breakeven
 
-Every kernel that the engine would try is timed on zeros at random places, on memory as in a
-network; dense is torch's own operation on the same activations. Break-even is interpolated.
+Every kernel that the engine would try is timed on zeros at random places (single weights, or blocks
+of rows), on memory as in a network; dense is torch's own operation on the same activations.
+Break-even is interpolated.
 """
 
 from __future__ import annotations
@@ -34,13 +35,15 @@ LAYERS: dict[str, tuple[nn.Module, tuple[int, ...]]] = {
     "linear, 768 to 3072, 128 tokens": (nn.Linear(768, 3072), (1, 128, 768)),
     "linear, 2048 to 2048, 1 token": (nn.Linear(2048, 2048), (1, 2048)),
 }
+BLOCKS = {"3x3, 256 at 14x14": 4, "linear, 768 to 3072, 128 tokens": 4}
+"""Layers that are timed with zeros in blocks of so many rows too."""
 
 
-def ratios(layer: nn.Module, shape: Sequence[int]) -> dict[float, float]:
-    """Density -> dense time over the best sparse kernel's."""
+def ratios(layer: nn.Module, shape: Sequence[int], rows: int = 1) -> dict[float, float]:
+    """Density -> dense time over the best sparse kernel's; rows: of a block of zeros."""
     found: dict[float, float] = {}
     full, x = layer.weight.detach().clone(), torch.randn(*shape)
-    chance = torch.rand_like(full)
+    chance = torch.rand(len(full) // rows, *full.shape[1:]).repeat_interleave(rows, 0)
     for density in DENSITIES:
         layer.weight.data = full * (chance < density)
         graph = fuse(capture(nn.Sequential(layer), as_call(layer, x)))
@@ -60,6 +63,7 @@ def ratios(layer: nn.Module, shape: Sequence[int]) -> dict[float, float]:
                 continue
             best = min(best, min(decide._seconds(run) for _ in range(3)))
         found[density] = min(decide._seconds(dense) for _ in range(3)) / best
+    layer.weight.data = full
     return found
 
 
@@ -98,8 +102,10 @@ def measured() -> dict[str, Any]:
     """All layers on this machine."""
     torch.manual_seed(0)
     layers = {}
-    for name, (layer, shape) in LAYERS.items():
-        found = ratios(layer, shape)
+    cases = [(name, name, 1) for name in LAYERS]
+    cases += [(f"{name}, blocks of {rows} rows", name, rows) for name, rows in BLOCKS.items()]
+    for name, of, rows in cases:
+        found = ratios(*LAYERS[of], rows)
         layers[name] = {
             "break_even": break_even(found),
             "ratios": {str(d): r for d, r in found.items()},
