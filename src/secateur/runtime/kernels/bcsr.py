@@ -22,6 +22,7 @@ from secateur.runtime.planes import Planes
 
 _NAME = "blocks"
 _PADDED = 1.5  # entries for each non-zero up to which blocks are worth timing
+_SOME = 96  # rows that are looked at for this
 
 
 @dataclass(frozen=True)
@@ -84,15 +85,16 @@ def tiles(layer: Planes) -> list[Tile]:
     registers = llvm.host().registers
     shapes = ((4, 3), (6, 2)) if registers < 32 else ((8, 3), (6, 4))
     found = [Tile(*shape) for shape in shapes]
-    limit = _PADDED * layer.nnz
-    return [t for t in found if 0 < t.rows * len(_columns(layer, t.rows)) <= limit]
+    some = min(layer.rows, _SOME)
+    limit = _PADDED * layer.indptr[some]
+    return [t for t in found if 0 < t.rows * len(_columns(layer, t.rows, some)) <= limit]
 
 
-def _columns(layer: Planes, rows: int) -> np.ndarray:
-    """The columns of all blocks, as numbers that are greater for later blocks and offsets."""
+def _columns(layer: Planes, rows: int, most: int) -> np.ndarray:
+    """The columns of the first blocks, as numbers that are greater for later blocks and offsets."""
     low, high = layer.reach
-    row = np.repeat(np.arange(layer.rows), np.diff(layer.indptr))
-    return np.unique(row // rows * (high - low + 1) + layer.offsets - low)
+    row = np.repeat(np.arange(most), np.diff(layer.indptr[: most + 1]))
+    return np.unique(row // rows * (high - low + 1) + layer.offsets[: len(row)] - low)
 
 
 def _blocked(layer: Planes, rows: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -103,7 +105,7 @@ def _blocked(layer: Planes, rows: int) -> tuple[np.ndarray, np.ndarray, np.ndarr
     low, high = layer.reach
     span, blocks = high - low + 1, -(-layer.rows // rows)
     row = np.repeat(np.arange(layer.rows), np.diff(layer.indptr))
-    columns = _columns(layer, rows)
+    columns = _columns(layer, rows, layer.rows)
     where = np.searchsorted(columns, row // rows * span + layer.offsets - low)
     values = np.zeros((len(columns), rows), np.float32)
     np.add.at(values, (where, row % rows), layer.values)
