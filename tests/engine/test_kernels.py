@@ -10,6 +10,7 @@ from secateur.engine.layer import Layer, pack
 from secateur.engine.layout import flat, tokens
 from secateur.runtime.emit.order import Tile
 from secateur.runtime.emit.planes import Loop, available
+from secateur.runtime.kernels import llvm
 
 pytest.importorskip("llvmlite", reason="kernels need llvmlite")
 
@@ -60,6 +61,13 @@ def test_what_stands_in() -> None:
     assert runs_here("torch") == "torch" and runs_here("llvm-csr 2/1") == "llvm-csr 2/1"
     assert runs_here("llvm-bcsr 2x2") == "llvm-bcsr 2x2"
     assert runs_here("llvm-bcsr 30x3") == runs_here("llvm-csr 32/1") == "llvm-csr 4/1"
+
+
+def test_other_activations_need_llvm(monkeypatch: pytest.MonkeyPatch) -> None:
+    kernels = [f"emit-{isa.name} 3x1" for isa in available()]
+    assert all(runs_here(name, "gelu") == name for name in kernels)
+    monkeypatch.setattr(llvm, "available", lambda: False)
+    assert all(runs_here(name, "gelu") == "torch" != runs_here(name, "relu") for name in kernels)
 
 
 def test_tiles_have_names() -> None:

@@ -97,15 +97,10 @@ def emitted(isa: Isa, kind: str) -> Draw:
                 return EmittedKernel(layer, way, isa)
             return ActivatedKernel(EmittedKernel(plain(layer), way, isa), layer)
 
-        known = ACTIVATIONS if able(isa) else FORMS
+        known = ACTIVATIONS if llvm.available() else FORMS
         return layers * runs, planes_fuzz.fuzz(rng, make, form(rng, known), layers, runs)
 
     return draw
-
-
-def able(isa: Isa) -> bool:
-    """Whether LLVM's activations take steps of an instruction set."""
-    return llvm.available() and isa.lanes % llvm.host().lanes == 0
 
 
 def some_way(rng: np.random.Generator, isa: Isa, kind: str) -> Way:

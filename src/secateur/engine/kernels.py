@@ -17,7 +17,7 @@ from secateur.engine.layout import SLACK, Form
 from secateur.engine.recurrence import Recurrence
 from secateur.runtime import formats
 from secateur.runtime.emit import planes as emitted
-from secateur.runtime.emit.isa import Isa
+from secateur.runtime.emit.isa import FORMS, Isa
 from secateur.runtime.emit.order import Tile as Straight
 from secateur.runtime.kernels import bcsr, csr, depthwise, llvm
 from secateur.runtime.kernels.activated import ActivatedKernel, plain
@@ -200,12 +200,13 @@ def _tile(name: str) -> csr.Tile | bcsr.Tile | None:
     return None
 
 
-def runs_here(name: str) -> str:
+def runs_here(name: str, activation: str = "none") -> str:
     """The kernel of this name if this machine has it, else one that can stand in for it."""
     kind = name.partition(" ")[0]
     if kind.startswith("emit-"):
         isas = [isa.name for isa in emitted.available()]
         here = kind.removeprefix("emit-").removesuffix("-loop") in isas
+        here &= activation in FORMS or llvm.available()
     elif kind == "torch" or not llvm.available():
         return "torch"
     else:

@@ -143,7 +143,7 @@ def _network(content: Any, tensors: Mapping[str, Tensor], path: Path) -> Fast:
         decision = Decision(**fields)
         if name not in layers or not _KERNEL.fullmatch(decision.kernel):
             _fail(path, f"kernel {decision.kernel!a} of {name!a} is not known")
-        here = runs_here(decision.kernel)
+        here = runs_here(decision.kernel, getattr(layers[name], "activation", "none"))
         if here != decision.kernel:
             notes.append(f"{layers[name].label}: {decision.kernel} is not here, {here} is used")
         decisions[name] = replace(decision, kernel=here)

@@ -13,6 +13,7 @@ from secateur.runtime.emit.planes import EmittedKernel, Loop, available
 from secateur.runtime.kernels import activated, llvm
 from secateur.runtime.kernels.activated import ActivatedKernel, plain, source
 from secateur.runtime.kernels.csr import CsrKernel
+from secateur.runtime.kernels.llvm import Target
 from secateur.runtime.planes import Planes, from_linear
 
 SLOW = ["silu", "gelu", "gelu_tanh", "hardswish"]
@@ -49,11 +50,24 @@ def test_around_emitted_kernels(isa, rows: int, monkeypatch: pytest.MonkeyPatch)
         assert 0 < fuzz(rng, make, ("gelu", residual, residual), 6, 8) < 1e-6
 
 
+def test_around_a_kernel_of_narrower_vectors(monkeypatch: pytest.MonkeyPatch) -> None:
+    host = llvm.host()
+    other = Target(host.triple, "x86-64" if "86" in host.triple else host.cpu, "", 4, 16, False)
+
+    def make(layer: Planes) -> ActivatedKernel:
+        with monkeypatch.context() as patch:
+            patch.setattr(llvm, "host", lambda: other)
+            inner = CsrKernel(plain(layer))
+        kernel = ActivatedKernel(inner, layer)
+        assert kernel.step == 4
+        return kernel
+
+    assert 0 < fuzz(np.random.default_rng(0), make, ("silu", False, False), 4, 8) < 1e-6
+
+
 def test_steps_that_are_no_whole_vectors_are_refused() -> None:
-    inner = SimpleNamespace(
-        step=llvm.host().lanes + 1, wide=9, block=1, address=0, bytes=0, name=""
-    )
-    with pytest.raises(InputError, match="are no vectors"):
+    inner = SimpleNamespace(step=9, wide=9, block=1, address=0, bytes=0, name="")
+    with pytest.raises(InputError, match="are no whole vectors"):
         ActivatedKernel(inner, from_linear(np.eye(2), pitch=16))  # type: ignore[arg-type]
 
 

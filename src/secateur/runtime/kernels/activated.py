@@ -47,13 +47,16 @@ class ActivatedKernel(BoundKernel):
 
     def __init__(self, inner: Kernel, layer: Planes) -> None:
         target = llvm.host()
-        if inner.step % target.lanes:
-            raise InputError(f"steps of {inner.step} positions are no vectors of {target.lanes}")
+        fits = (n for n in (16, 8, 4) if n <= target.lanes and inner.step % n == 0)
+        lanes = next(fits, 0)  # code for AVX2 runs on machines with AVX-512 too
+        if not lanes:
+            raise InputError(f"steps of {inner.step} positions are no whole vectors")
         self.step, self.wide, self.block = inner.step, inner.wide, inner.block
         self.inner = inner
         many = max(1, _NEAR // (4 * layer.out_pitch * inner.block)) * inner.block
         numbers = (inner.address, layer.out_pitch, many)
-        super().__init__(inner.name, source(layer.activation, target), _NAME, (), numbers)
+        text = source(layer.activation, replace(target, lanes=lanes))
+        super().__init__(inner.name, text, _NAME, (), numbers)
         self.bytes += inner.bytes
 
 
