@@ -182,8 +182,9 @@ class Program:
         form = self._parts.layout.values.get(node.name)
         if form is None or node.op not in ("aten.max_pool2d.default", "aten.layer_norm.default"):
             return False
-        source, value = self._values[node.refs[0]], self._now(node.refs[0])
-        if node.op == "aten.max_pool2d.default":
+        name, pool = node.refs[0], node.op == "aten.max_pool2d.default"
+        source, value = self._values[name], self._now(name)
+        if pool:
             shape = (*value.shape[:2], *form.size)
         else:
             shape = tuple(value.shape)
@@ -192,7 +193,7 @@ class Program:
                 return False
         place = self.arena.take(node.name, form.floats(shape), form)
         target = form.view(place.tensor, shape)
-        if node.op == "aten.max_pool2d.default":
+        if pool:
             step = native.pool(node, source, value, form, target)
         else:
             weights = [None if a is None else self._now(a.name) for a in node.args[2:4]]
@@ -201,9 +202,9 @@ class Program:
         if step is None:
             self.arena.free(node.name)
             return False
-        held = self._parts.layout.values.get(node.refs[0])
-        if node.op == "aten.max_pool2d.default" and held and self._graph.uses[node.refs[0]] == 1:
-            self._pitches[node.name] = held.pitch
+        inside = self._parts.layout.values.get(name)
+        if pool and inside is not None and self._graph.uses[name] == 1:
+            self._pitches[node.name] = inside.pitch
         self._do(node.name, step)
         self._values[node.name] = target
         return True
