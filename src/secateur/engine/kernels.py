@@ -110,7 +110,7 @@ def names(layer: Layer, planes: Planes, positions: int) -> list[str]:
             size = packed.bank if packed.kind == "banked" else packed.lanes
             found.append(f"vec-{packed.kind} {size}")
     for isa in emitted.available()[:1]:
-        if emitted.supports(planes) or (llvm.available() and emitted.supports(plain(planes))):
+        if _activates(planes.activation) and emitted.supports(plain(planes)):
             found += [_way(isa.name, way) for way in emitted.ways(planes, isa, positions)]
     if llvm.available():
         found += [f"llvm-csr {t.vectors}/{t.blocks}" for t in csr.tiles(planes, positions)]
@@ -158,11 +158,11 @@ def _direct(name: str, layer: Layer, inside: Form, outside: Form) -> Kernel:
 
 def _build(name: str, layer: Layer, planes: Planes) -> Kernel | None:
     kind, _, tile = name.partition(" ")
-    rows = _tile(name) if llvm.available() else None
-    if isinstance(rows, csr.Tile):
-        return csr.CsrKernel(planes, rows)
-    if isinstance(rows, bcsr.Tile):
-        return bcsr.BcsrKernel(planes, rows)
+    compressed = _tile(name) if llvm.available() else None
+    if isinstance(compressed, csr.Tile):
+        return csr.CsrKernel(planes, compressed)
+    if isinstance(compressed, bcsr.Tile):
+        return bcsr.BcsrKernel(planes, compressed)
     if is_flat(name) and not layer.dims and llvm.available():
         weight, number = layer.weight.dense().numpy(), int(tile)
         banked = kind == "vec-banked"
@@ -180,6 +180,11 @@ def _build(name: str, layer: Layer, planes: Planes) -> Kernel | None:
             way = Straight(rows, vectors, tiles, ahead=ahead)
             return _emitted(planes, way, isa)
     return None
+
+
+def _activates(activation: str) -> bool:
+    """Whether an activation goes with emitted kernels: theirs, or LLVM's behind them."""
+    return activation in FORMS or llvm.available()
 
 
 def _emitted(planes: Planes, way: emitted.Way, isa: Isa) -> Kernel:
@@ -206,7 +211,7 @@ def runs_here(name: str, activation: str = "none") -> str:
     if kind.startswith("emit-"):
         isas = [isa.name for isa in emitted.available()]
         here = kind.removeprefix("emit-").removesuffix("-loop") in isas
-        here &= activation in FORMS or llvm.available()
+        here &= _activates(activation)
     elif kind == "torch" or not llvm.available():
         return "torch"
     else:

@@ -19,14 +19,13 @@ from secateur.runtime.emit import loop as looping
 from secateur.runtime.emit import straight as straightening
 from secateur.runtime.emit.isa import AVX2, AVX512, FORMS, Isa
 from secateur.runtime.emit.order import Tile
-from secateur.runtime.machine import Code, features, level1
+from secateur.runtime.machine import Code, features, near
 from secateur.runtime.machine.assembler import WINDOWS
 from secateur.runtime.machine.memory import machine
 from secateur.runtime.planes import Planes
 
 SLACK = 256  # positions behind the mask's end that may be asked for; they are zeros
 _SIGNATURE = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * 7)
-_NEAR = level1() // 8 * 7  # bytes of input that stay in the level-1 cache
 _COPIES = 64 << 10  # bytes of a thread's stack that copies of columns may take
 _RECORD = 10  # non-zeros that pay for the loads and stores of a row's sums
 _CODE = 24 << 10  # bytes of code that stay in the level-1 cache
@@ -128,7 +127,7 @@ def ways(layer: Planes, isa: Isa, positions: int = 1 << 20) -> list[Way]:
 
     def loop(vectors: int, packed: bool = False) -> Way:
         vectors = -(-all_of // -(-all_of // vectors))  # as wide as tiles of equal widths are
-        columns = _NEAR if packed else _columns(layer, vectors * isa.lanes)
+        columns = near() if packed else _columns(layer, vectors * isa.lanes)
         return Loop(vectors, columns, rows, packed, far)
 
     if layer.density > 0.3:
@@ -150,7 +149,7 @@ def ways(layer: Planes, isa: Isa, positions: int = 1 << 20) -> list[Way]:
 def _columns(layer: Planes, positions: int) -> int:
     """Most of the level-1 cache, and more where rows would have only a few non-zeros of a block."""
     read = 4 * positions * len(np.unique(layer.offsets))
-    return max(_NEAR, int(read * _RECORD * layer.rows / max(1, layer.nnz)))
+    return max(near(), int(read * _RECORD * layer.rows / max(1, layer.nnz)))
 
 
 def emit(layer: Planes, way: Way, isa: Isa, *, windows: bool = WINDOWS) -> tuple[bytes, int]:

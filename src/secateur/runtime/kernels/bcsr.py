@@ -64,11 +64,9 @@ class BcsrKernel(BoundKernel):
                 f"{tile} does not fit this machine",
                 hint=f"rows times vectors, and vectors, and one: at most {target.registers}",
             )
-        if max(map(abs, layer.reach)) >= 2**31:
-            raise InputError("an offset is beyond 2**31 floats")
+        bias, mask, numbers = outputs(layer, target.lanes)
         self.step, self.wide = target.lanes, target.lanes * tile.vectors
         self.block, self.tile = tile.rows, tile
-        bias, mask, numbers = outputs(layer, target.lanes)
         arrays = (bias, mask, *_blocked(layer, tile.rows))
         text = source(layer, tile, target)
         super().__init__("llvm-bcsr", text, _NAME, arrays, (*numbers, layer.rows - 1))
@@ -87,14 +85,19 @@ def tiles(layer: Planes) -> list[Tile]:
     found = [Tile(*shape) for shape in shapes]
     some = min(layer.rows, _SOME)
     limit = _PADDED * layer.indptr[some]
-    return [t for t in found if 0 < t.rows * len(_columns(layer, t.rows, some)) <= limit]
+    columns = {t: len(np.unique(_keys(layer, _rows(layer, some), t.rows))) for t in found}
+    return [t for t in found if 0 < t.rows * columns[t] <= limit]
 
 
-def _columns(layer: Planes, rows: int, most: int) -> np.ndarray:
-    """The columns of the first blocks, as numbers that are greater for later blocks and offsets."""
+def _rows(layer: Planes, most: int) -> np.ndarray:
+    """The row of each non-zero of the first rows."""
+    return np.repeat(np.arange(most), np.diff(layer.indptr[: most + 1]))
+
+
+def _keys(layer: Planes, row: np.ndarray, rows: int) -> np.ndarray:
+    """Numbers of non-zeros, alike for one block and offset, and greater for later ones."""
     low, high = layer.reach
-    row = np.repeat(np.arange(most), np.diff(layer.indptr[: most + 1]))
-    return np.unique(row // rows * (high - low + 1) + layer.offsets[: len(row)] - low)
+    return row // rows * (high - low + 1) + layer.offsets[: len(row)] - low
 
 
 def _blocked(layer: Planes, rows: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -104,9 +107,8 @@ def _blocked(layer: Planes, rows: int) -> tuple[np.ndarray, np.ndarray, np.ndarr
     """
     low, high = layer.reach
     span, blocks = high - low + 1, -(-layer.rows // rows)
-    row = np.repeat(np.arange(layer.rows), np.diff(layer.indptr))
-    columns = _columns(layer, rows, layer.rows)
-    where = np.searchsorted(columns, row // rows * span + layer.offsets - low)
+    row = _rows(layer, layer.rows)
+    columns, where = np.unique(_keys(layer, row, rows), return_inverse=True)
     values = np.zeros((len(columns), rows), np.float32)
     np.add.at(values, (where, row % rows), layer.values)
     indptr = np.zeros(blocks + 1, np.int64)
@@ -137,14 +139,12 @@ class _Writer(Writer):
         begin, f = "%begin", self.f
         last = f.integer("add", "%last", self.rows - 1)  # the last block may not be whole
         for size in [vectors, *(n for n in (2, 1) if n < vectors)]:
-            with f.loop(begin, "%end", size * f.lanes) as position:
-                self._blocks(position.index, last, size)
+            with (
+                f.loop(begin, "%end", size * f.lanes) as position,
+                f.loop("%first", last, self.rows) as row,
+            ):
+                self._block(position.index, row.index, size)
             begin = position.index
-
-    def _blocks(self, position: str, last: str, size: int) -> None:
-        """All blocks of the range, for one tile of positions."""
-        with self.f.loop("%first", last, self.rows) as row:
-            self._block(position, row.index, size)
 
     def _block(self, position: str, row: str, size: int) -> None:
         """One tile."""

@@ -19,11 +19,10 @@ from secateur.runtime.kernels import llvm
 from secateur.runtime.kernels.bound import ARGUMENTS, CONTEXT, BoundKernel
 from secateur.runtime.kernels.ir import Function
 from secateur.runtime.kernels.outputs import Writer, outputs
-from secateur.runtime.machine import level1
+from secateur.runtime.machine import near
 from secateur.runtime.planes import Planes
 
 _NAME = "planes"
-_NEAR = level1() // 8 * 7  # bytes that may stay close to the core
 _LINE = 16  # floats in a cache line
 _MOST_BLOCKS = 16
 _FEW = 12  # non-zeros of a row in a block of columns, at least
@@ -69,14 +68,12 @@ class CsrKernel(BoundKernel):
                 f"{tile} does not fit this machine",
                 hint=f"1 to {most} vectors and 1 to {_MOST_BLOCKS} blocks",
             )
-        if max(map(abs, layer.reach)) >= 2**31:
-            raise InputError("an offset is beyond 2**31 floats")
+        bias, mask, numbers = outputs(layer, target.lanes)
         self.step, self.wide = target.lanes, target.lanes * tile.vectors
         self.tile = tile
         indptr, order = _blocked(layer, tile.blocks)
         entries = np.empty(layer.nnz, [("offset", "<i4"), ("value", "<f4")])
         entries["offset"], entries["value"] = layer.offsets[order], layer.values[order]
-        bias, mask, numbers = outputs(layer, target.lanes)
         arrays = (bias, mask, entries, indptr)
         text = source(layer, tile, target)
         super().__init__("llvm-csr", text, _NAME, arrays, (*numbers, tile.blocks, layer.rows))
@@ -97,7 +94,7 @@ def tiles(layer: Planes, positions: int = 1 << 20) -> list[Tile]:
     whole = [Tile(n) for n in dict.fromkeys((min(4, even), even))]
     parts = []
     for vectors in dict.fromkeys((min(8, even), even, min(4, even))):
-        blocks = min(_MOST_BLOCKS, round(_touched(layer, vectors * target.lanes) / _NEAR))
+        blocks = min(_MOST_BLOCKS, round(_touched(layer, vectors * target.lanes) / near()))
         # a part of a row takes about as long to begin and to end as a few of its non-zeros
         blocks = min(blocks, layer.nnz // max(1, layer.rows * _FEW))
         if blocks > 1:

@@ -245,12 +245,11 @@ class Function:
         return found[0]
 
     def _permuted(self, name: str, vector: str, where: str, other: str = "") -> str:
-        kind = f"<{self.lanes} x i32>"
-        values = [f"{self.vector} {vector}", f"{kind} {where}"]
-        values += [f"{self.vector} {other}"] if other else []
-        types = ", ".join(value.split("> ")[0] + ">" for value in values)
+        given = [(self.vector, vector), (f"<{self.lanes} x i32>", where)]
+        given += [(self.vector, other)] if other else []
+        types, values = ", ".join(t for t, _ in given), ", ".join(f"{t} {v}" for t, v in given)
         self._declared.add(f"declare {self.vector} @llvm.x86.{name}({types})")
-        return self.value(f"call {self.vector} @llvm.x86.{name}({', '.join(values)})")
+        return self.value(f"call {self.vector} @llvm.x86.{name}({values})")
 
     # Control
 

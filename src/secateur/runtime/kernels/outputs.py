@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from secateur.core.errors import InputError
 from secateur.runtime.kernels.activation import activate
 from secateur.runtime.kernels.ir import Function
 from secateur.runtime.planes import Planes
@@ -20,12 +21,17 @@ _ARRAYS, _NUMBERS = 2, 2
 def outputs(layer: Planes, lanes: int) -> tuple[np.ndarray, np.ndarray, tuple[int, int]]:
     """What a context begins with: the arrays of bias and mask, and two numbers.
 
+    Raises:
+        InputError: An offset is beyond 31 bits, in which kernels keep them.
+
     Example:
         >>> from secateur.runtime.planes import from_linear
         >>> bias, mask, (pitch, known) = outputs(from_linear(np.eye(2), pitch=16), 8)
         >>> bias.tolist(), pitch, known
         ([0.0, 0.0], 16, 0)
     """
+    if max(map(abs, layer.reach)) >= 2**31:
+        raise InputError("an offset is beyond 2**31 floats")
     bias = np.zeros(layer.rows, np.float32) if layer.bias is None else layer.bias
     mask = np.zeros(0, np.uint32) if layer.mask is None else layer.mask
     known = -(-len(mask) // lanes) * lanes

@@ -1,8 +1,8 @@
 """What the kernels need of the machine: its features, memory that may run, and torch's threads."""
 
-from secateur.runtime.machine.features import features, level1
+from secateur.runtime.machine.features import features, near
 from secateur.runtime.machine.memory import Code, Forbidden
 from secateur.runtime.machine.parallel import Pool, parallel, pool
 from secateur.runtime.machine.tasks import Tasks
 
-__all__ = ["Code", "Forbidden", "Pool", "Tasks", "features", "level1", "parallel", "pool"]
+__all__ = ["Code", "Forbidden", "Pool", "Tasks", "features", "near", "parallel", "pool"]

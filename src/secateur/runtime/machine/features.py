@@ -79,6 +79,11 @@ def level1() -> int:
     return _USUAL
 
 
+def near() -> int:
+    """Bytes of data that may stay close to the core: most of the level-1 cache."""
+    return level1() // 8 * 7
+
+
 @lru_cache(maxsize=1)
 def _code() -> Code | None:
     """`cpuid`, and 64 bytes behind it `xgetbv`; None where there are none."""
@@ -90,16 +95,17 @@ def _code() -> Code | None:
         return None
 
 
-def _leaf(number: int) -> list[int]:
+@lru_cache
+def _leaf(number: int) -> tuple[int, ...]:
     """The first four numbers of a leaf; zeros where the processor has none."""
     code = _code()
     if code is None:
-        return [0] * 4
+        return (0,) * 4
     words = ctypes.POINTER(ctypes.c_uint32)
     cpuid = ctypes.CFUNCTYPE(None, ctypes.c_uint32, ctypes.c_uint32, words)(code.address)
     out = (ctypes.c_uint32 * 4)()
     cpuid(number & 1 << 31, 0, out)  # the last leaf of its kind
     if number > out[0]:
-        return [0] * 4
+        return (0,) * 4
     cpuid(number, 0, out)
-    return list(out)
+    return tuple(out)
