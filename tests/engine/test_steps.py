@@ -19,7 +19,7 @@ def test_a_table_covers_everything_once() -> None:
     step = PlanesStep(chosen, 6, 50, 3, (1000, 2000, 0), (10, 20, 0), None)
     for threads in (1, 2, 4, 16):
         done = np.zeros((3, 6, 56), int)
-        for x, y, r, b, e, f, last in step.table(threads):
+        for x, y, r, b, e, f, last in step.rounds(threads)[0][1]:
             image = (x - 1000) // 40
             assert y == 2000 + 80 * image and r == 0
             done[image, f:last, b:e] += 1

@@ -20,7 +20,7 @@ from secateur.engine.layout import Form
 from secateur.engine.native import NativeStep
 from secateur.engine.pair import PairStep
 from secateur.engine.steps import PlanesStep, Step
-from secateur.runtime.machine import Tasks
+from secateur.runtime.machine import Round, Rounds
 from secateur.runtime.machine.sequence import sequence, tasks
 
 
@@ -112,6 +112,10 @@ class ChainStep:
         found[:, 4:6] = [limits for _, *limits in self._order]
         return found
 
+    def rounds(self, threads: int) -> list[Round]:
+        """One layer after the other, each on all threads."""
+        return [found for step in self.steps for found in step.rounds(threads)]
+
     def __call__(self, run: list[Any]) -> None:
         """Run one layer after the other, each on all threads."""
         for step in self.steps:
@@ -122,27 +126,30 @@ Part = PlanesStep | ChainStep | PairStep | NativeStep
 
 
 class CallsStep:
-    """Steps as one native call, where there is an image for every thread."""
+    """Steps as one native call: an image for every thread, or all threads for every step."""
 
     def __init__(self, steps: Sequence[Part]) -> None:
         self.steps, self._images = steps, steps[0].images
+        self._rounds: dict[int, Rounds] = {}
         self._tables: list[np.ndarray] = []
-        self._tasks: Tasks | None = None
 
     def __call__(self, run: list[Any]) -> None:
         """Run all steps on the threads that torch has now."""
+        threads = torch.get_num_threads()
+        if threads not in self._rounds:
+            self._rounds[threads] = Rounds(self.rounds(threads))
+        self._rounds[threads]()
+
+    def rounds(self, threads: int) -> list[Round]:
+        """What runs on so many threads."""
         code = sequence()
-        if code is None or self._images < torch.get_num_threads():
-            for step in self.steps:
-                step(run)
-            return
-        if self._tasks is None:
-            self._tables = [
-                np.concatenate([step.calls(image) for step in self.steps])
-                for image in range(self._images)
-            ]
-            self._tasks = Tasks(code.address, tasks(self._tables))
-        self._tasks()
+        if code is None or self._images < threads:
+            return [found for step in self.steps for found in step.rounds(threads)]
+        self._tables = self._tables or [
+            np.concatenate([step.calls(image) for step in self.steps])
+            for image in range(self._images)
+        ]
+        return [(code.address, tasks(self._tables))]
 
 
 def apart(steps: Sequence[tuple[str, Step]]) -> list[Step]:

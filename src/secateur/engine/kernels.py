@@ -14,6 +14,7 @@ import numpy as np
 from secateur.core.errors import SecateurError
 from secateur.engine.layer import Layer
 from secateur.engine.layout import SLACK, Form
+from secateur.engine.native import TASKS
 from secateur.engine.recurrence import Recurrence
 from secateur.runtime import formats
 from secateur.runtime.emit import planes as emitted
@@ -26,6 +27,8 @@ from secateur.runtime.planes import Kernel, Planes, from_conv, from_linear
 
 _FULL = 0.75
 _SMALL = 1 << 16
+_LEAST = 1 << 15  # multiplications of a task
+_LINE = 16  # floats of a line of memory
 _FEW = 8  # tokens up to which a matrix is multiplied with one after the other
 ANY = "llvm-csr 4/1"
 """A kernel for every layer."""
@@ -225,28 +228,31 @@ def tasks(
 ) -> list[tuple[int, int, int, int]]:
     """How a layer is split: (begin, end, first, last), for as many threads.
 
-    weights: non-zeros by plane, by which rows are shared out where positions are too few: a range
-    is as wide as what the kernel works on together.
+    weights: non-zeros by plane, by which rows are shared out. A thread's positions come one after
+    the other, alike in layers of one form, and each has several tasks, so that a thread that is
+    late or slow has less to do. No task is so small that it takes longer to hand it out.
 
     Example:
         >>> kernel = type("", (), {"step": 8, "wide": 16, "block": 1})
         >>> tasks(kernel, 4, 20, 1, np.ones(4))
         [(0, 24, 0, 4)]
-        >>> tasks(kernel, 4, 20, 2, np.array([3, 1, 1, 1]))
-        [(0, 24, 0, 1), (0, 24, 1, 4)]
-        >>> tasks(kernel, 4, 40, 2, np.ones(4))
-        [(0, 24, 0, 4), (24, 40, 0, 4)]
+        >>> tasks(kernel, 4, 20, 2, np.array([9000, 3000, 3000, 3000]))
+        [(0, 24, 0, 1), (0, 24, 1, 2), (0, 24, 2, 3), (0, 24, 3, 4)]
+        >>> tasks(kernel, 4, 40, 2, np.full(4, 500))
+        [(0, 32, 0, 4), (32, 40, 0, 4)]
     """
-    if isinstance(kernel, MatVec):
-        return [(0, positions, *rows) for rows in kernel.ranges(threads)]
     step, end = kernel.step, -(-positions // kernel.step) * kernel.step
-    size = max(end, step)
-    parts = min(4, end // (kernel.wide * threads)) * threads  # alike for all threads
-    if threads > 1 and parts:
-        size = -(-end // (parts * step)) * step
+    most = int(weights.sum()) * end // _LEAST
+    many = min(TASKS * threads, most) if threads > 1 else 1
+    if isinstance(kernel, MatVec):
+        return [(0, positions, *rows) for rows in kernel.ranges(max(1, many))]
+    across = min(TASKS, end // (kernel.wide * threads)) * threads  # alike for all threads
+    across = max(1, min(across, many))
+    grain = max(step, _LINE)  # no line of memory is written by two threads
+    size = max(1, -(-end // (across * grain))) * grain
     ranges = [(b, min(b + size, end)) for b in range(0, end, size)]
-    cuts = _cuts(weights, 1 if len(ranges) > 1 else threads, kernel.block)
-    return [(*across, *rows) for rows in pairwise(cuts) for across in ranges]
+    cuts = _cuts(weights, max(1, many // max(1, len(ranges))), kernel.block)
+    return [(*part, *rows) for part in ranges for rows in pairwise(cuts)]
 
 
 def _cuts(weights: np.ndarray, parts: int, block: int) -> list[int]:

@@ -13,7 +13,11 @@ from secateur.engine.graph import Node
 from secateur.engine.layer import Layer
 from secateur.engine.layout import Form, split_phases
 from secateur.runtime.kernels import images, llvm, norms
-from secateur.runtime.machine import Tasks
+from secateur.runtime.machine import Round, Tasks
+
+
+TASKS = 4
+"""Ranges for each thread, so that one that is late or slow has less to do."""
 
 
 class Slot:
@@ -61,8 +65,8 @@ class NativeStep:
         """Run it on the threads that torch has now."""
         threads = torch.get_num_threads()
         if threads not in self._tasks:
-            table = self._table(threads)
-            self._tasks[threads] = Tasks(self.address, table), table[:, 0].copy()
+            tasks = Tasks(*self.rounds(threads)[0])
+            self._tasks[threads] = tasks, tasks.table[:, 0].copy()
         tasks, offsets = self._tasks[threads]
         if isinstance(self._source, Slot):
             x = run[self._source.place]
@@ -89,12 +93,13 @@ class NativeStep:
     def _arguments(self, image: int, first: int, last: int) -> tuple[int, ...]:
         return (*self.places(image), self._geometry.ctypes.data, first, last, image, 0)
 
-    def _table(self, threads: int) -> np.ndarray:
-        """One row for each image and range."""
-        size = -(-self._count // (threads * self._grain)) * self._grain
+    def rounds(self, threads: int) -> list[Round]:
+        """The function, with one row for each image and range."""
+        parts = TASKS * threads if threads > 1 else 1
+        size = -(-self._count // (parts * self._grain)) * self._grain
         ranges = [(b, min(b + size, self._count)) for b in range(0, self._count, size)]
         rows = [self._arguments(i, *limits) for i in range(self.images) for limits in ranges]
-        return np.array(rows, np.int64).reshape(-1, 7)
+        return [(self.address, np.array(rows, np.int64).reshape(-1, 7))]
 
 
 def phases(

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from secateur.engine.native import NativeStep
+from secateur.engine.native import TASKS, NativeStep
 from secateur.engine.steps import PlanesStep, Step
-from secateur.runtime.machine import Tasks
+from secateur.runtime.machine import Round, Rounds
 from secateur.runtime.machine.sequence import sequence, tasks
 
 NEAR = 1 << 16
@@ -29,7 +29,8 @@ class PairStep:
         self.steps = (first, second)
         self.images = first.images
         self._pitch = pitch
-        self._tasks: dict[tuple[int, ...], tuple[Tasks, list[np.ndarray]]] = {}
+        self._rounds: dict[tuple[int, ...], Rounds] = {}
+        self._tables: list[np.ndarray] = []
 
     @property
     def most(self) -> int:
@@ -39,21 +40,26 @@ class PairStep:
 
     def __call__(self, run: list[Any]) -> None:
         """Run both on the threads that torch has now."""
-        code, threads = sequence(), torch.get_num_threads()
-        if code is None:
-            for step in self.steps:
-                step(run)
-            return
+        threads = torch.get_num_threads()
         key = threads, *(step.address for step in self.steps)
-        if key not in self._tasks:
-            tables = self.tables(threads)
-            self._tasks[key] = Tasks(code.address, tasks(tables)), tables
-        self._tasks[key][0]()
+        if key not in self._rounds:
+            self._rounds[key] = Rounds(self.rounds(threads))
+        self._rounds[key]()
+
+    def rounds(self, threads: int) -> list[Round]:
+        """Both in turns on so many threads; one after the other where no code may be run."""
+        code = sequence()
+        if code is None:
+            return [found for step in self.steps for found in step.rounds(threads)]
+        tables = self.tables(threads)
+        self._tables += tables  # kept: their addresses are in what is given
+        return [(code.address, tasks(tables))]
 
     def tables(self, threads: int) -> list[np.ndarray]:
         """Functions and arguments, for every image and range of channels."""
         planes, block = self.steps[0].planes, self.steps[0].chosen.kernel.block
-        size = -(-planes // (-(-threads // self.images) * block)) * block
+        parts = -(-TASKS * threads // self.images) if threads > 1 else 1
+        size = -(-planes // (parts * block)) * block
         return [
             self.calls(image, b, min(b + size, planes))
             for image in range(self.images)

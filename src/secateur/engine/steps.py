@@ -13,7 +13,7 @@ from torch import Tensor
 from secateur.engine.graph import Node, refs, substitute
 from secateur.engine.kernels import tasks
 from secateur.engine.native import Slot
-from secateur.runtime.machine import Tasks
+from secateur.runtime.machine import Round, Rounds
 from secateur.runtime.planes import Kernel
 
 Step = Callable[[list[Any]], None]
@@ -46,13 +46,13 @@ class PlanesStep:
         self.chosen, self._held = chosen, held
         self.planes, self.positions, self.images = planes, positions, images
         self._starts, self._steps = starts, steps
-        self._tasks: dict[int, Tasks] = {}
+        self._tasks: dict[int, Rounds] = {}
 
     def __call__(self, run: list[Any]) -> None:
         """Run the kernel on the threads that torch has now."""
         threads = torch.get_num_threads()
         if threads not in self._tasks:
-            self._tasks[threads] = Tasks(self.address, self.table(threads))
+            self._tasks[threads] = Rounds(self.rounds(threads))
         self._tasks[threads]()
 
     @property
@@ -65,15 +65,15 @@ class PlanesStep:
         self.chosen = chosen
         self._tasks.clear()
 
-    def table(self, threads: int) -> np.ndarray:
-        """Addresses and ranges, one task a row."""
+    def rounds(self, threads: int) -> list[Round]:
+        """The kernel, with addresses and ranges: one task a row."""
         planes, positions, images = self.planes, self.positions, self.images
         each = max(1, threads // images)
         ranges = tasks(self.chosen.kernel, planes, positions, each, self.chosen.weights)
         rows = []
         for i in range(images):
             rows += [[*self.places(i), *limits] for limits in ranges]
-        return np.array(rows, np.int64).reshape(-1, 7)
+        return [(self.address, np.array(rows, np.int64).reshape(-1, 7))]
 
     def calls(self, image: int) -> np.ndarray:
         """The function and its arguments for one image, as one row."""

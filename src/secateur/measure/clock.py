@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from statistics import median, quantiles
-from time import perf_counter
+from time import perf_counter, sleep
 from typing import Any
 
 import torch
@@ -19,6 +19,7 @@ from secateur.core.measured import Latency
 
 _MOST_RUNS = 10_000
 _LEAST_RUNS = 3
+_PAUSE = 0.01
 
 
 def measure(
@@ -81,6 +82,9 @@ def compare(
 ) -> dict[str, Latency]:
     """Time several callables in one run, in turns, so that a busy machine is unfair to none.
 
+    With several threads on the CPU, each call is followed by a pause of its own length, 10 ms at
+    most: the threads of one library wait busily for a while, where those of the next would run.
+
     Args:
         candidates: Name -> callable without arguments. Models that they hold through
             `functools.partial` are timed in eval mode and restored.
@@ -117,11 +121,14 @@ def compare(
                 _once(run, wait)
             if perf_counter() - start > most / 4:
                 break
-        start = perf_counter()
+        start, used = perf_counter(), torch.get_num_threads()
         while not _enough(seconds, perf_counter() - start, repeats, min_time, max_time):
             for name, run in candidates.items():
                 seconds[name].append(_once(run, wait))
-        used = torch.get_num_threads()
+                if used > 1 and where.type == "cpu":
+                    pause = min(_PAUSE, seconds[name][-1])
+                    sleep(pause)
+                    start += pause
     label = torch.cuda.get_device_name(where) if where.type == "cuda" else str(where)
     return {name: summary(taken, used, label, compiled) for name, taken in seconds.items()}
 

@@ -100,6 +100,8 @@ def _onnxruntime(model: nn.Module, call: Call, threads: int) -> Run:
     library("onnxscript", "onnxscript")
     options = runtime.SessionOptions()
     options.intra_op_num_threads = threads
+    # Its threads would go on spinning for long after a run, and take the time of who comes next.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"
         if _recurrent(model):

@@ -19,3 +19,13 @@ def add() -> Code:
     code.store(RDI, 0, RAX)
     code.ret()
     return Code(code.finish())
+
+
+@pytest.fixture(scope="module")
+def copy() -> Code:
+    """`*a0 = *a1`."""
+    code = Assembler()
+    code.load(RAX, RSI)
+    code.store(RDI, 0, RAX)
+    code.ret()
+    return Code(code.finish())

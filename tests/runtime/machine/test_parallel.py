@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ import torch
 from secateur.core.errors import InputError
 from secateur.runtime.machine.assembler import WINDOWS
 from secateur.runtime.machine.memory import Code, machine
-from secateur.runtime.machine.parallel import parallel, pool
+from secateur.runtime.machine.parallel import Pool, Rounds, Tasks, parallel, pool
 
 pytestmark = pytest.mark.skipif(
     machine() != "x86-64" or WINDOWS, reason="runs x86-64 code with the calls of Unix"
@@ -62,6 +63,42 @@ def test_python_threads_may_call_at_once(add: Code) -> None:
         worker.join()
     for out in outs:
         np.testing.assert_array_equal(out, 20 * (np.arange(200) + 1000))
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_a_round_waits_for_the_one_before(copy: Code, threads: int) -> None:
+    torch.set_num_threads(threads)
+    values = np.zeros((40, 64), np.int64)  # each row is made from the one before, turned around
+    rounds = []
+    for above, below in pairwise(values):
+        table = np.zeros((64, 7), np.int64)
+        table[:, 0] = below.ctypes.data + 8 * np.arange(64)
+        table[:, 1] = above.ctypes.data + 8 * np.arange(64)[::-1]
+        rounds.append((copy.address, table))
+    rounds.insert(20, (copy.address, np.zeros((0, 7), np.int64)))
+    run = Rounds(rounds)
+    for turn in range(50):
+        values[1:] = -1
+        values[0] = np.arange(64) + turn
+        run()
+        np.testing.assert_array_equal(values[2::2], np.tile(values[0], (19, 1)))
+
+
+def test_rounds_without_code_of_our_own(add: Code, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = sys.modules[Rounds.__module__]
+    monkeypatch.setattr(module, "pool", lambda: Pool("serial", "no"))
+    out = np.zeros(5, np.int64)
+    Rounds([(add.address, tasks_for(out)), (add.address, tasks_for(out))])()
+    np.testing.assert_array_equal(out, 2 * (np.arange(5) + 1000))
+
+
+def test_the_numbers_of_a_table_may_be_changed(add: Code) -> None:
+    out = np.zeros(5, np.int64)
+    tasks = Tasks(add.address, tasks_for(out))
+    tasks()
+    tasks.table[:, 1] = 1
+    tasks()
+    np.testing.assert_array_equal(out, np.arange(5) + 2001)
 
 
 COUNT = """

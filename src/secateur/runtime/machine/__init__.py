@@ -2,7 +2,17 @@
 
 from secateur.runtime.machine.features import features, near
 from secateur.runtime.machine.memory import Code, Forbidden
-from secateur.runtime.machine.parallel import Pool, parallel, pool
-from secateur.runtime.machine.tasks import Tasks
+from secateur.runtime.machine.parallel import Pool, Round, Rounds, Tasks, parallel, pool
 
-__all__ = ["Code", "Forbidden", "Pool", "Tasks", "features", "near", "parallel", "pool"]
+__all__ = [
+    "Code",
+    "Forbidden",
+    "Pool",
+    "Round",
+    "Rounds",
+    "Tasks",
+    "features",
+    "near",
+    "parallel",
+    "pool",
+]
