@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from statistics import median, quantiles
-from time import perf_counter, sleep
+from time import perf_counter
 from typing import Any
 
 import torch
@@ -19,7 +19,6 @@ from secateur.core.measured import Latency
 
 _MOST_RUNS = 10_000
 _LEAST_RUNS = 3
-_PAUSE = 0.01
 
 
 def measure(
@@ -82,8 +81,8 @@ def compare(
 ) -> dict[str, Latency]:
     """Time several callables in one run, in turns, so that a busy machine is unfair to none.
 
-    With several threads on the CPU, each call is followed by a pause of its own length, 10 ms at
-    most: the threads of one library wait busily for a while, where those of the next would run.
+    With several threads on the CPU, each timed call comes after one that is not timed: it wakes the
+    threads of its library, and those of the library before, which wait busily, go to sleep.
 
     Args:
         candidates: Name -> callable without arguments. Models that they hold through
@@ -124,11 +123,9 @@ def compare(
         start, used = perf_counter(), torch.get_num_threads()
         while not _enough(seconds, perf_counter() - start, repeats, min_time, max_time):
             for name, run in candidates.items():
-                seconds[name].append(_once(run, wait))
                 if used > 1 and where.type == "cpu":
-                    pause = min(_PAUSE, seconds[name][-1])
-                    sleep(pause)
-                    start += pause
+                    run()
+                seconds[name].append(_once(run, wait))
     label = torch.cuda.get_device_name(where) if where.type == "cuda" else str(where)
     return {name: summary(taken, used, label, compiled) for name, taken in seconds.items()}
 
