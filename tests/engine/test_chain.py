@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from itertools import permutations
+
 import numpy as np
 import pytest
 import torch
-from tests.engine.nets import Inverted, program
+from tests.engine.nets import Inverted, Mixed, Signal, program
 from torch import Tensor, nn
 
-from secateur.engine.chain import CallsStep, ChainStep, Link, connect, schedule
+from secateur.engine.chain import CallsStep, ChainStep, Link, _mixed, connect, schedule
 from secateur.engine.program import Program
+from secateur.runtime.machine import Rounds
 
 pytest.importorskip("llvmlite", reason="kernels need llvmlite")
 
@@ -125,3 +128,32 @@ def test_tokens_take_turns() -> None:
     run = program(net, x, block=16)
     assert chains(run) == [2]
     assert torch.allclose(run([x])[0], net(x), atol=1e-5)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("net", [Bottlenecks, Mixed, Inverted, Signal])
+@pytest.mark.parametrize("block", [0, 8])
+def test_images_may_go_through_joined_steps_in_any_order(net: type[nn.Module], block: int) -> None:
+    model = net().eval()
+    size = {Signal: (4, 33), Bottlenecks: (6, 20, 17)}.get(net, (3, 40, 48))
+    run = program(model, torch.randn(3, *size), block=block)
+    joined = [s for _, s in run.steps if isinstance(s, CallsStep) and s.steps[0].images == 3]
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        for order in permutations(range(3)):
+            for step in joined:
+                ((code, table),) = step.rounds(1)
+                step._rounds[1] = Rounds([(code, table[list(order)])])
+            run.arena.disturb()
+            x = torch.randn(3, *size)
+            assert torch.allclose(run([x])[0], model(x), atol=1e-5), order
+    finally:
+        torch.set_num_threads(threads)
+
+
+def test_memory_that_is_used_again_for_other_images_ends_a_call() -> None:
+    step = (1000, 4000, 1000)
+    assert not _mixed([step], [step, (4000, 7000, 1000), (1500, 4500, 1000)])
+    assert _mixed([step], [(1000, 7000, 2000)])
+    assert _mixed([step], [(2000, 5000, 1000)])

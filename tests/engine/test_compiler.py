@@ -4,14 +4,18 @@ import copy
 import threading
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
-from tests.engine.nets import Encoder, Mixed, Signal, prune
+from tests.engine.nets import Encoder, Mixed, Signal, program, prune
 from torch import Tensor, nn
 
 import secateur as sc
-from secateur.engine import compiler
+from secateur.core.batches import Call
+from secateur.core.errors import VerificationError
+from secateur.engine import compiler, decide
 from secateur.engine.fast import Fast, FastParts
+from secateur.engine.steps import PlanesStep
 from secateur.measure.latency_cache import TimeCache
 
 pytest.importorskip("llvmlite", reason="kernels need llvmlite")
@@ -59,6 +63,39 @@ def test_any_batch_and_size(mixed: Pair) -> None:
         close(fast(x.to(memory_format=torch.channels_last)), net(x))
         close(fast(x.transpose(2, 3).contiguous().transpose(2, 3)), net(x))
     assert fast(torch.zeros(0, 3, 40, 48)).shape == (0, 10)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    "kernel", ["vec-sliced 8", "vec-sliced 16", "vec-blocks 8", "llvm-csr 1/1"]
+)
+@pytest.mark.parametrize("threads", [1, 2])
+def test_every_row_is_written_in_every_run(kernel: str, threads: int) -> None:
+    net = prune(nn.Sequential(nn.Linear(24, 21), nn.ReLU(), nn.Linear(21, 10)), 0.15)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        run = program(net, torch.randn(1, 24), kernel)
+        for _ in range(3):
+            run.arena.disturb()
+            x = torch.randn(1, 24)
+            close(run([x])[0], net(x))
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_a_row_that_is_not_written_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    def short(self: PlanesStep, image: int) -> np.ndarray:
+        rows = whole(self, image)
+        rows[:, 7] -= rows[:, 7] > 1  # the last row of each layer is left as it was
+        return rows
+
+    whole = PlanesStep.calls
+    monkeypatch.setattr(PlanesStep, "calls", short)
+    net = prune(nn.Sequential(nn.Conv2d(3, 9, 3), nn.ReLU(), nn.Conv2d(9, 10, 1)))
+    monkeypatch.setattr(decide, "_seconds", lambda run: 1.0 if run.x.dim() > 1 else 0.1)
+    with pytest.raises(VerificationError, match="other outputs"):
+        compiler.compile_network(net, Call((torch.randn(1, 3, 20, 20),), {}), None)
 
 
 @torch.no_grad()

@@ -96,6 +96,20 @@ class Arena:
                 if not buffer.names:
                     self._free.append(buffer)
 
+    def disturb(self) -> None:
+        """Change all that was left in the buffers, zeros apart: what a run does not write, shows.
+
+        Example:
+            >>> arena = Arena()
+            >>> left = arena.take("a", 2, key="image").tensor
+            >>> left[0] = 1
+            >>> arena.disturb()
+            >>> left.tolist()
+            [-3.0, 0.0]
+        """
+        for buffer in self.buffers:
+            buffer.tensor.mul_(-3)
+
     def _zeros(self, floats: int) -> Tensor:
         """Memory behind what was taken last: neighbours need fewer entries of the TLB."""
         size = -(-max(floats, 1) // _ALIGN) * _ALIGN

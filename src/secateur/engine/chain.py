@@ -122,6 +122,7 @@ class ChainStep:
             step(run)
 
 
+Span = tuple[int, int, int]
 Part = PlanesStep | ChainStep | PairStep | NativeStep
 
 
@@ -165,23 +166,50 @@ def joined(steps: Sequence[tuple[str, Step]]) -> list[tuple[str, Step]]:
     """The steps of a program, with calls that follow each other as one."""
     found: list[tuple[str, Step]] = []
     open: list[tuple[str, Part]] = []
+    there: list[Span] = []
 
     def close() -> None:
         if open:
             name = " to ".join(dict.fromkeys((open[0][0], open[-1][0])))
             found.append((name, CallsStep([step for _, step in open])))
         open.clear()
+        there.clear()
 
     for name, step in steps:
         if not isinstance(step, Part) or (isinstance(step, NativeStep) and not step.fixed):
             close()
             found.append((name, step))
             continue
-        if open and open[0][1].images != step.images:
+        spans = spans_of(step)
+        if open and (open[0][1].images != step.images or _mixed(there, spans)):
             close()
         open.append((name, step))
+        there.extend(spans)
     close()
     return found
+
+
+def spans_of(step: Part) -> list[Span]:
+    """Where a step reads and writes: begin, end, and bytes from one image to the next."""
+    if isinstance(step, ChainStep | PairStep):
+        return [span for part in step.steps for span in spans_of(part)]
+    if step.images == 1:
+        return []  # there is no other image that could be in its way
+    pairs = zip(step.places(0), step.places(1), strict=True)
+    return [(a, a + step.images * (b - a), b - a) for a, b in pairs if a]
+
+
+def _mixed(there: Sequence[Span], more: Sequence[Span]) -> bool:
+    """Whether what is one image's for some steps is another image's for others.
+
+    Images go through all joined steps at once, or one after the other: memory that is used again
+    in between must be the same image's.
+    """
+    return any(
+        a < end and begin < b and (step != other or abs(a - begin) >= step)
+        for a, b, step in there
+        for begin, end, other in more
+    )
 
 
 def chained(

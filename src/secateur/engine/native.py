@@ -15,7 +15,6 @@ from secateur.engine.layout import Form, split_phases
 from secateur.runtime.kernels import images, llvm, norms
 from secateur.runtime.machine import Round, Tasks
 
-
 TASKS = 4
 """Ranges for each thread, so that one that is late or slow has less to do."""
 

@@ -77,8 +77,8 @@ class PlanesStep:
 
     def calls(self, image: int) -> np.ndarray:
         """The function and its arguments for one image, as one row."""
-        step = self.chosen.kernel.step
-        whole = (0, -(-self.positions // step) * step, 0, self.planes)
+        kernel, weights = self.chosen.kernel, self.chosen.weights
+        (whole,) = tasks(kernel, self.planes, self.positions, 1, weights)
         return np.array([[self.address, *self.places(image), *whole]], np.int64)
 
     def places(self, image: int) -> list[int]:
