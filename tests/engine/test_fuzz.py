@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from itertools import pairwise
+from itertools import chain, pairwise
 from pathlib import Path
 
 import pytest
@@ -25,13 +25,8 @@ class Rows(nn.Sequential):
 
     def __init__(self) -> None:
         sizes = [random.randrange(3, 70) for _ in range(4)]
-        super().__init__(
-            *(
-                m
-                for a, b in zip(sizes, sizes[1:], strict=False)
-                for m in (nn.Linear(a, b), nn.GELU())
-            )
-        )
+        pairs = [(nn.Linear(a, b), nn.GELU()) for a, b in pairwise(sizes)]
+        super().__init__(*chain.from_iterable(pairs))
 
 
 def image(channels: int) -> Callable[[], Tensor]:
