@@ -51,6 +51,17 @@ def test_a_model_is_timed_in_eval_mode_and_left_as_it_was() -> None:
     assert found.spread_ms >= 0
 
 
+@pytest.mark.parametrize(("threads", "names", "wanted"), [(1, "ab", 4), (2, "ab", 7), (2, "a", 4)])
+def test_threads_are_woken_by_a_call_that_is_not_timed(
+    threads: int, names: str, wanted: int
+) -> None:
+    seen: list[str] = []
+    runs = {name: partial(seen.append, name) for name in names}
+    found = clock.compare(runs, warmup=1, repeats=3, min_time=0, threads=threads)
+    assert {name: seen.count(name) for name in names} == dict.fromkeys(names, wanted)
+    assert all(times.runs == 3 for times in found.values())
+
+
 def test_everything_is_put_back_after_an_error() -> None:
     model, threads = Recorder().train(), torch.get_num_threads()
     with pytest.raises(RuntimeError):

@@ -105,10 +105,10 @@ class Arena:
             >>> left[0] = 1
             >>> arena.disturb()
             >>> left.tolist()
-            [-3.0, 0.0]
+            [3.0, 0.0]
         """
         for buffer in self.buffers:
-            buffer.tensor.mul_(-3)
+            buffer.tensor.mul_(3)
 
     def _zeros(self, floats: int) -> Tensor:
         """Memory behind what was taken last: neighbours need fewer entries of the TLB."""

@@ -121,9 +121,10 @@ def compare(
             if perf_counter() - start > most / 4:
                 break
         start, used = perf_counter(), torch.get_num_threads()
+        pools = used > 1 and where.type == "cpu" and len(candidates) > 1
         while not _enough(seconds, perf_counter() - start, repeats, min_time, max_time):
             for name, run in candidates.items():
-                if used > 1 and where.type == "cpu":
+                if pools:
                     run()
                 seconds[name].append(_once(run, wait))
     label = torch.cuda.get_device_name(where) if where.type == "cuda" else str(where)
