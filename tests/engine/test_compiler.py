@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 import secateur as sc
 from secateur.core.batches import Call
-from secateur.core.errors import VerificationError
+from secateur.core.errors import InputError, VerificationError
 from secateur.engine import compiler, decide
 from secateur.engine.fast import Fast, FastParts
 from secateur.engine.steps import PlanesStep
@@ -104,6 +104,16 @@ def test_tokens(folder: Path) -> None:
     for shape in ((2, 9), (1, 30), (5, 4)):
         ids = torch.randint(0, 50, shape)
         close(fast(ids), net(ids), 5e-6)
+
+
+@torch.no_grad()
+def test_sizes_that_the_network_cannot_take_are_refused(folder: Path) -> None:
+    net, fast = compiled(prune(Encoder()), torch.zeros(2, 1, dtype=torch.int64), folder)
+    ids = torch.zeros(3, 1, dtype=torch.int64)
+    close(fast(ids), net(ids), 5e-6)
+    with pytest.raises(InputError, match=r"shapes \[2, 7\]") as raised:
+        fast(torch.zeros(2, 7, dtype=torch.int64))
+    assert "above 1" in str(raised.value)
 
 
 @torch.no_grad()

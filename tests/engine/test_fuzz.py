@@ -39,7 +39,7 @@ INPUTS: dict[type[nn.Module], Callable[[], Tensor]] = {
     Mixed: image(3),
     Inverted: image(3),
     Signal: lambda: torch.randn(random.randrange(1, 5), 4, random.randrange(24, 80)),
-    Encoder: lambda: torch.randint(0, 50, (random.randrange(1, 5), random.randrange(1, 30))),
+    Encoder: lambda: torch.randint(0, 50, (random.randrange(1, 5), random.randrange(2, 30))),
 }
 
 

@@ -103,7 +103,16 @@ class Fast(nn.Module):
             if key in self._plans:
                 self._plans.move_to_end(key)
                 return self._plans[key]
-        parts = assemble(self.graph, shapes_of(self.graph, values), self.decisions)
+        try:
+            shapes = shapes_of(self.graph, values)
+        except (RuntimeError, IndexError) as error:
+            given = ", ".join(str(list(v.shape)) for v in values if isinstance(v, Tensor))
+            raise InputError(
+                f"the compiled network cannot run on inputs of shapes {given}: {error}",
+                hint="sizes of 1 in the example stay 1, but for the batch; compile it with an "
+                "example whose other sizes are above 1 where they may vary",
+            ) from error
+        parts = assemble(self.graph, shapes, self.decisions)
         parts.block = self.report.block
         with self._lock:
             plan = self._plans.setdefault(key, (parts, []))
