@@ -14,7 +14,6 @@ import numpy as np
 from secateur.core.errors import SecateurError
 from secateur.engine.layer import Layer
 from secateur.engine.layout import SLACK, Form
-from secateur.engine.native import TASKS
 from secateur.engine.recurrence import Recurrence
 from secateur.runtime import formats
 from secateur.runtime.emit import planes as emitted
@@ -23,6 +22,7 @@ from secateur.runtime.emit.order import Tile as Straight
 from secateur.runtime.kernels import bcsr, csr, depthwise, llvm
 from secateur.runtime.kernels.activated import ActivatedKernel, plain
 from secateur.runtime.kernels.matvec import MatVec
+from secateur.runtime.machine import pieces
 from secateur.runtime.planes import Kernel, Planes, from_conv, from_linear
 
 _FULL = 0.75
@@ -243,11 +243,11 @@ def tasks(
     """
     step, end = kernel.step, -(-positions // kernel.step) * kernel.step
     most = int(weights.sum()) * end // _LEAST
-    many = min(TASKS * threads, most) if threads > 1 else 1
+    many = max(1, min(pieces(threads), most))
     if isinstance(kernel, MatVec):
-        return [(0, positions, *rows) for rows in kernel.ranges(max(1, many))]
-    across = min(TASKS, end // (kernel.wide * threads)) * threads  # alike for all threads
-    across = max(1, min(across, many))
+        return [(0, positions, *rows) for rows in kernel.ranges(many)]
+    wide = end // (kernel.wide * threads) * threads  # alike for all threads
+    across = max(1, min(wide, many))
     grain = max(step, _LINE)  # no line of memory is written by two threads
     size = max(1, -(-end // (across * grain))) * grain
     ranges = [(b, min(b + size, end)) for b in range(0, end, size)]

@@ -13,10 +13,7 @@ from secateur.engine.graph import Node
 from secateur.engine.layer import Layer
 from secateur.engine.layout import Form, split_phases
 from secateur.runtime.kernels import images, llvm, norms
-from secateur.runtime.machine import Round, Tasks
-
-TASKS = 4
-"""Ranges for each thread, so that one that is late or slow has less to do."""
+from secateur.runtime.machine import Round, Tasks, pieces
 
 
 class Slot:
@@ -94,8 +91,7 @@ class NativeStep:
 
     def rounds(self, threads: int) -> list[Round]:
         """The function, with one row for each image and range."""
-        parts = TASKS * threads if threads > 1 else 1
-        size = -(-self._count // (parts * self._grain)) * self._grain
+        size = -(-self._count // (pieces(threads) * self._grain)) * self._grain
         ranges = [(b, min(b + size, self._count)) for b in range(0, self._count, size)]
         rows = [self._arguments(i, *limits) for i in range(self.images) for limits in ranges]
         return [(self.address, np.array(rows, np.int64).reshape(-1, 7))]

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from secateur.engine.native import TASKS, NativeStep
+from secateur.engine.native import NativeStep
 from secateur.engine.steps import PlanesStep, Step
-from secateur.runtime.machine import Round, Rounds
+from secateur.runtime.machine import Round, Rounds, pieces
 from secateur.runtime.machine.sequence import sequence, tasks
 
 NEAR = 1 << 16
@@ -58,7 +58,7 @@ class PairStep:
     def tables(self, threads: int) -> list[np.ndarray]:
         """Functions and arguments, for every image and range of channels."""
         planes, block = self.steps[0].planes, self.steps[0].chosen.kernel.block
-        parts = -(-TASKS * threads // self.images) if threads > 1 else 1
+        parts = -(-pieces(threads) // self.images)
         size = -(-planes // (parts * block)) * block
         return [
             self.calls(image, b, min(b + size, planes))

@@ -2,7 +2,7 @@
 
 from secateur.runtime.machine.features import features, near
 from secateur.runtime.machine.memory import Code, Forbidden
-from secateur.runtime.machine.parallel import Pool, Round, Rounds, Tasks, parallel, pool
+from secateur.runtime.machine.parallel import Pool, Round, Rounds, Tasks, parallel, pieces, pool
 
 __all__ = [
     "Code",
@@ -14,5 +14,6 @@ __all__ = [
     "features",
     "near",
     "parallel",
+    "pieces",
     "pool",
 ]

@@ -11,6 +11,7 @@ import ctypes
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,7 @@ ARGUMENTS = 7  # of the functions that are run: a kernel's addresses and ranges
 Round = tuple[int, np.ndarray]
 """A native function's address, and a table of its arguments, int64 `[n, 7]`: a task a row."""
 _LINE = 8  # numbers of a cache line: threads that count apart write lines of their own
+_REST = (0,) * (_LINE - 4)
 _SIGNATURE = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * ARGUMENTS)
 
 
@@ -116,14 +118,12 @@ class Rounds:
         self.tables = [np.ascontiguousarray(table) for _, table in rounds]
         self._functions = [function for function, _ in rounds]
         self._most = max(map(len, self.tables), default=0)
-        parts = max(1, min(torch.get_num_threads(), self._most))
-        self._first = np.zeros((1 + len(rounds) * (1 + parts), _LINE), np.int64)
-        self._first[0, :4] = len(rounds), parts, pool().barrier, pool().number
-        each = self._first[1:].reshape(len(rounds), 1 + parts, _LINE)
-        for lines, at, table in zip(each, self._functions, self.tables, strict=True):
-            edges = len(table) * np.arange(parts + 1) // parts
-            lines[0, :2] = at, table.ctypes.data
-            lines[1:, 0], lines[1:, 1] = edges[:-1], edges[1:]
+        parts, found = max(1, min(torch.get_num_threads(), self._most)), pool()
+        lines = [(len(rounds), parts, found.barrier, found.number)]
+        for at, table in zip(self._functions, self.tables, strict=True):
+            edges = [len(table) * part // parts for part in range(parts + 1)]
+            lines += [(at, table.ctypes.data, 0, 0), *((*part, 0, 0) for part in pairwise(edges))]
+        self._first = np.array([(*line, *_REST) for line in lines], np.int64)
         self._state = self._first.copy()
         self._place = self._state.ctypes.data
 
@@ -145,6 +145,16 @@ class Rounds:
             call = _SIGNATURE(function)
             for row in table.tolist():
                 call(*row)
+
+
+def pieces(threads: int) -> int:
+    """Into how many tasks work is cut for so many threads: one that is late or slow does fewer.
+
+    Example:
+        >>> pieces(1), pieces(2)
+        (1, 8)
+    """
+    return 4 * threads if threads > 1 else 1
 
 
 class Tasks(Rounds):
