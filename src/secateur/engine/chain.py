@@ -8,7 +8,7 @@ before. What follows each other is one native call.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -30,7 +30,7 @@ class Link:
 
     step, end: positions are made in multiples of `step`, up to `end`, which is one. reads: buffers,
     and the lowest and highest offset that position 0 reads there. writes: a buffer. form: links of
-    one chain have the same. sizes: floats of an image in each buffer.
+    one chain have the same.
     """
 
     step: int
@@ -38,7 +38,6 @@ class Link:
     reads: Sequence[tuple[Hashable, int, int]]
     writes: Hashable
     form: Hashable = None
-    sizes: Mapping[Any, int] = field(default_factory=dict)
     waits: list[tuple[int, int]] = field(default_factory=list)
 
 
@@ -233,15 +232,9 @@ def chained(
             close()
             found.append((name, step))
             continue
-        if open and not all(_together(other, link, step.images) for *_, other in open):
+        spans = [span for _, other, _ in open for span in spans_of(other)]
+        if open and (open[0][2].form != link.form or _mixed(spans, spans_of(step))):
             close()
         open.append((name, step, link))
     close()
     return found
-
-
-def _together(first: Link, second: Link, images: int) -> bool:
-    """Whether two links may be in one chain: images that lie apart alike, if there are several."""
-    shared = first.sizes.keys() & second.sizes.keys()
-    same = images == 1 or all(first.sizes[key] == second.sizes[key] for key in shared)
-    return first.form == second.form and same

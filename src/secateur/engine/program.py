@@ -279,7 +279,7 @@ class Program:
         starts = (x[0].data_ptr(), y.data_ptr(), 0 if residual is None else residual[0].data_ptr())
         held = (x[0], y, residual)
         if form.pitch and name not in layout.split:
-            read = [x, residual] if residual else [x]
+            read = [x[0], residual[0]] if residual else [x[0]]
             self._links[name] = self._link(layer, form, chosen.kernel.step, read, y)
         if is_direct(chosen.kernel.name) and self._graph.uses[source] == 1:
             self._pitches[name] = layout.values[source].pitch
@@ -305,18 +305,14 @@ class Program:
             return None
         return self.arena.take_over(node.name, residual, form, last)
 
-    def _link(
-        self, layer: Layer, form: Form, step: int, read: list[tuple[Tensor, int]], y: Tensor
-    ) -> Link:
+    def _link(self, layer: Layer, form: Form, step: int, read: list[Tensor], y: Tensor) -> Link:
         """A layer as a link of a chain; the first tensor that it reads is its input."""
         low, high = reach(layer, form) if layer.dims else (0, 0)
-        pairs = [*read, (y, form.pitch * layer.out)]
-        buffers = [self.arena.find(tensor) for tensor, _ in pairs]
+        buffers = [self.arena.find(tensor) for tensor in (*read, y)]
         reads = [(b, low, high) if i == 0 else (b, 0, 0) for i, b in enumerate(buffers[:-1])]
         end = -(-form.positions // step) * step
         key = form.row, form.margin, form.pitch, form.image
-        sizes = {b: size for b, (_, size) in zip(buffers, pairs, strict=True)}
-        return Link(step, end, reads, buffers[-1], key, sizes)
+        return Link(step, end, reads, buffers[-1], key)
 
     def _shape(self, node: Node, layer: Layer) -> tuple[int, ...]:
         inside = self._now(node.refs[0]).shape
