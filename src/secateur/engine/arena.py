@@ -9,7 +9,8 @@ from contextlib import suppress
 import torch
 from torch import Tensor
 
-_ALIGN = 16  # floats in a cache line
+LINE = 16
+"""Floats in a cache line."""
 _CHUNK = 8 << 20  # floats that are asked for at once; memory that is not touched costs nothing
 _HUGE = 1 << 19  # floats in a huge page
 
@@ -112,7 +113,7 @@ class Arena:
 
     def _zeros(self, floats: int) -> Tensor:
         """Memory behind what was taken last: neighbours need fewer entries of the TLB."""
-        size = -(-max(floats, 1) // _ALIGN) * _ALIGN
+        size = -(-max(floats, 1) // LINE) * LINE
         if size > len(self._room):
             self._room = _fresh(max(size, _CHUNK))
         taken, self._room = self._room[:floats], self._room[size:]
@@ -122,8 +123,8 @@ class Arena:
 def _fresh(floats: int) -> Tensor:
     """Zeros in huge pages, where the system has them."""
     if not hasattr(mmap, "MADV_HUGEPAGE"):
-        raw = torch.zeros(floats + _ALIGN)
-        return raw[-raw.data_ptr() % (4 * _ALIGN) // 4 :][:floats]
+        raw = torch.zeros(floats + LINE)
+        return raw[-raw.data_ptr() % (4 * LINE) // 4 :][:floats]
     private = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
     memory = mmap.mmap(-1, 4 * (floats + _HUGE), flags=private)
     with suppress(OSError):  # a system that has none

@@ -19,7 +19,7 @@ from secateur.engine.layer import Layer
 from secateur.engine.layout import Form
 from secateur.engine.native import NativeStep
 from secateur.engine.pair import PairStep
-from secateur.engine.steps import PlanesStep, Step
+from secateur.engine.steps import PlanesStep, Step, in_turn
 from secateur.runtime.machine import Round, Rounds
 from secateur.runtime.machine.sequence import sequence, tasks
 
@@ -113,7 +113,7 @@ class ChainStep:
 
     def rounds(self, threads: int) -> list[Round]:
         """One layer after the other, each on all threads."""
-        return [found for step in self.steps for found in step.rounds(threads)]
+        return in_turn(self.steps, threads)
 
     def __call__(self, run: list[Any]) -> None:
         """Run one layer after the other, each on all threads."""
@@ -144,7 +144,7 @@ class CallsStep:
         """What runs on so many threads."""
         code = sequence()
         if code is None or self._images < threads:
-            return [found for step in self.steps for found in step.rounds(threads)]
+            return in_turn(self.steps, threads)
         self._tables = self._tables or [
             np.concatenate([step.calls(image) for step in self.steps])
             for image in range(self._images)

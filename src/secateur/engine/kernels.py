@@ -12,6 +12,7 @@ from itertools import pairwise
 import numpy as np
 
 from secateur.core.errors import SecateurError
+from secateur.engine.arena import LINE
 from secateur.engine.layer import Layer
 from secateur.engine.layout import SLACK, Form
 from secateur.engine.recurrence import Recurrence
@@ -28,7 +29,6 @@ from secateur.runtime.planes import Kernel, Planes, from_conv, from_linear
 _FULL = 0.75
 _SMALL = 1 << 16
 _LEAST = 1 << 15  # multiplications of a task
-_LINE = 16  # floats of a line of memory
 _FEW = 8  # tokens up to which a matrix is multiplied with one after the other
 ANY = "llvm-csr 4/1"
 """A kernel for every layer."""
@@ -248,7 +248,7 @@ def tasks(
         return [(0, positions, *rows) for rows in kernel.ranges(many)]
     wide = end // (kernel.wide * threads) * threads  # alike for all threads
     across = max(1, min(wide, many))
-    grain = max(step, _LINE)  # no line of memory is written by two threads
+    grain = max(step, LINE)  # no line of memory is written by two threads
     size = max(1, -(-end // (across * grain))) * grain
     ranges = [(b, min(b + size, end)) for b in range(0, end, size)]
     cuts = _cuts(weights, max(1, many // max(1, len(ranges))), kernel.block)

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from secateur.engine.native import NativeStep
-from secateur.engine.steps import PlanesStep, Step
+from secateur.engine.steps import PlanesStep, Step, in_turn
 from secateur.runtime.machine import Round, Rounds, pieces
 from secateur.runtime.machine.sequence import sequence, tasks
 
@@ -50,7 +50,7 @@ class PairStep:
         """Both in turns on so many threads; one after the other where no code may be run."""
         code = sequence()
         if code is None:
-            return [found for step in self.steps for found in step.rounds(threads)]
+            return in_turn(self.steps, threads)
         tables = self.tables(threads)
         self._tables += tables  # kept: their addresses are in what is given
         return [(code.address, tasks(tables))]

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -17,6 +17,19 @@ from secateur.runtime.machine import Round, Rounds
 from secateur.runtime.planes import Kernel
 
 Step = Callable[[list[Any]], None]
+
+
+class Rounded(Protocol):
+    """A step that is native functions over tables, on so many threads."""
+
+    def rounds(self, threads: int) -> list[Round]:
+        """The functions, in order, each with its tasks."""
+        ...
+
+
+def in_turn(steps: Sequence[Rounded], threads: int) -> list[Round]:
+    """One step after the other, each on all threads."""
+    return [found for step in steps for found in step.rounds(threads)]
 
 
 @dataclass(frozen=True)
