@@ -80,9 +80,10 @@ class Machine:
 
     def _place(self, operand) -> int:
         memory = operand.mem
-        assert memory.index == 0
         name = self._decoder.reg_name(memory.base)
         base = self._next if name == "rip" else self.general[name]
+        if memory.index:
+            base += memory.scale * self.general[self._decoder.reg_name(memory.index)]
         return (base + memory.disp) & _MASK
 
     def _get(self, operand) -> int:
@@ -134,6 +135,9 @@ class Machine:
     def _movsxd(self, _, to, what) -> None:
         value = self._get(what) & 0xFFFFFFFF
         self._set(to, value - (value >> 31 << 32))
+
+    def _movzx(self, _, to, what) -> None:
+        self._set(to, self._get(what))
 
     def _lea(self, _, to, what) -> None:
         self._set(to, self._place(what))

@@ -1,4 +1,4 @@
-"""Loops over a stream of non-zeros: little code, eight bytes for each non-zero.
+"""Loops over a stream of non-zeros: little code, six or eight bytes for each non-zero.
 
 A tile of outputs, one row and a few vectors, is held in registers. Each non-zero is broadcast and
 multiplied with the inputs that it reads. These lie in the level-1 cache, because one block of
@@ -74,7 +74,7 @@ def emit(
     room = -(-(lists.shape[1] * 4 * isa.lanes * vectors) // 4096) * 4096  # few sizes, few codes
     form = (layer.activation, layer.residual, bool(mask), ahead)
     code = loops(isa, vectors, kinds, *form, windows, room)
-    index, data = stream(layer, block, many, rows)
+    index, data = stream(layer, block, many, rows, near=packed)
     places = np.cumsum([len(code), index.nbytes, data.nbytes, len(mask)])
     numbers = (rows, index.strides[0], many - 2, places[3], lists.strides[0])
     head = np.array([*places[:3], *numbers], np.int64).tobytes()
@@ -127,7 +127,7 @@ def loops(
         for v in range(1, vectors + 1):
             code.align(32)
             code.label(f"{kind} {v}")
-            body.rows(code, isa, kind, v, activation, residual, masked, ahead)
+            body.rows(code, isa, kind, v, activation, residual, masked, ahead, near=room > 0)
     for v in range(1, vectors + 1) if room else ():
         code.align(64)
         code.label(f"copy {v}")

@@ -57,10 +57,11 @@ def rows(
     residual: bool,
     masked: bool,
     ahead: bool,
+    near: bool,
 ) -> None:
     """A function: rax: records, rdi: x, rsi: y, rdx: residual, rcx: mask, r8: rows.
 
-    ahead: the lines of the output that the next tile writes are asked for.
+    ahead: the lines of the output that the next tile writes are asked for. near: of the records.
     """
     name = f"{kind} {v} "
     step, weight, other = 4 * isa.lanes, isa.registers - 1, isa.registers - 2
@@ -78,13 +79,12 @@ def rows(
     if not kind & FIRST:
         _vector(code, isa, [(e.LOAD, i, 0, R9, step * i) for i in sums])
     code.add(RAX, 16 if kind & FIRST else 8)
-    code.times(R10, R10, 8)
     code.plus(R10, RAX)  # the record's end, where the next one says which output comes then
     code.load_word(RBX, R10, 0)
     code.plus(RBX, RSI)
     for distance in range(0, step * v, 64):
         code.will_write(RBX, distance)
-    _non_zeros(code, isa, v, name)
+    _non_zeros(code, isa, v, name, near)
     if kind & LAST:
         form = FORMS[activation]
         if form:
@@ -104,27 +104,28 @@ def rows(
     code.ret()
 
 
-def _non_zeros(code: Assembler, isa: Isa, v: int, name: str) -> None:
+def _non_zeros(code: Assembler, isa: Isa, v: int, name: str, near: bool) -> None:
     """Add what the non-zeros from rax to r10 give, two in each turn.
 
     Few sums at a time would wait for each other; there the second non-zero has sums of its own.
     """
     weight, other = isa.registers - 1, isa.registers - 2
     own = v if v <= _FEW and 2 * v + 2 <= isa.registers else 0
+    pair = 12 if near else 16
     code.lea(R11, RAX, 8)
     code.compare(R11, R10)
     code.jump(name + "pairs", "<")
     code.jump(name + "end", ">")
-    _one(code, isa, range(v), weight, 0)
+    _one(code, isa, range(v), weight, 0, 4, near)
     code.jump(name + "end")
     code.align(64)  # nothing runs into it
     code.label(name + "pairs")
     if own:
         _vector(code, isa, [(e.XOR, v + i, v + i, v + i, 0) for i in range(v)])
     code.label(name + "turn")
-    _one(code, isa, range(v), weight, 0)
-    _one(code, isa, range(own, own + v), other, 8)
-    code.add(RAX, 16)
+    _one(code, isa, range(v), weight, 0, 4, near)
+    _one(code, isa, range(own, own + v), other, 2 if near else 8, pair - 4, near)
+    code.add(RAX, pair)
     code.lea(R11, RAX, 8)
     code.compare(R11, R10)
     code.jump(name + "turn", "<")
@@ -132,19 +133,25 @@ def _non_zeros(code: Assembler, isa: Isa, v: int, name: str) -> None:
         _vector(code, isa, [(e.ADD, i, i, v + i, 0) for i in range(v)])
         code.compare(R11, R10)
     code.jump(name + "end", ">")
-    _one(code, isa, range(v), weight, 0)
+    _one(code, isa, range(v), weight, 0, 4, near)
     code.label(name + "end")
     code.move(RAX, R10)
 
 
-def _one(code: Assembler, isa: Isa, sums: range, weight: int, distance: int) -> None:
-    """Add what the non-zero at `distance` from the stream's pointer gives."""
-    code.load_word(R11, RAX, distance)
-    code.plus(R11, RDI)
-    _vector(code, isa, [(e.BROADCAST, weight, 0, RAX, distance + 4)])
-    near = range(-AHEAD, AHEAD * isa.registers, 4 * isa.lanes)
+def _one(
+    code: Assembler, isa: Isa, sums: range, weight: int, distance: int, value: int, near: bool
+) -> None:
+    """Add what a non-zero gives; distance, value: where they are, from the stream's pointer."""
+    if near:
+        code.load_half(R11, RAX, distance)
+        code.lea_eight(R11, RDI, R11)
+    else:
+        code.load_word(R11, RAX, distance)
+        code.plus(R11, RDI)
+    _vector(code, isa, [(e.BROADCAST, weight, 0, RAX, value)])
+    reach = range(-AHEAD, AHEAD * isa.registers, 4 * isa.lanes)
     _vector(
-        code, isa, [(e.FMA_MEMORY, i, weight, R11, at) for i, at in zip(sums, near, strict=False)]
+        code, isa, [(e.FMA_MEMORY, i, weight, R11, at) for i, at in zip(sums, reach, strict=False)]
     )
 
 

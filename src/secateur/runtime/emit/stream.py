@@ -7,13 +7,22 @@ import numpy as np
 from secateur.runtime.planes import Planes
 
 
-def stream(layer: Planes, block: np.ndarray, many: int, rows: int) -> tuple[np.ndarray, np.ndarray]:
+NEAR = 8
+"""Bytes in which the distances of near columns are counted."""
+
+
+def stream(
+    layer: Planes, block: np.ndarray, many: int, rows: int, near: bool = False
+) -> tuple[np.ndarray, np.ndarray]:
     """Int64 `[blocks, row blocks + 1]`, where records begin in bytes, and the records in words.
 
     block: of columns, `many` of them, for each non-zero. rows: of a row block, within which records
     are sorted by length. A record is one row's part of a block: the distance of the output row in
-    bytes, the number of non-zeros, in the first block the bias and a word that is not used; then,
-    for each non-zero, the distance in bytes that it reads at, and its value.
+    bytes, how many bytes its non-zeros take, in the first block the bias and a word that is not
+    used; then, for each non-zero, the distance in bytes that it reads at, and its value.
+
+    near: two non-zeros take three words instead of four, the first of which has both distances,
+    divided by `NEAR`; the last of an odd number still takes two.
 
     Example:
         >>> from secateur.runtime.planes import from_linear
@@ -21,7 +30,7 @@ def stream(layer: Planes, block: np.ndarray, many: int, rows: int) -> tuple[np.n
         >>> layer = from_linear(np.array([[2.0, 3.0], [0.0, 1.0]]), pitch=8)
         >>> index, data = stream(layer, np.zeros(3, np.int64), 1, 2)
         >>> data[:6].tolist()  # the second row comes first: it has one non-zero
-        [32, 1, 0, 0, 32, 1065353216]
+        [32, 8, 0, 0, 32, 1065353216]
         >>> index.tolist()
         [[0, 56]]
     """
@@ -33,21 +42,30 @@ def stream(layer: Planes, block: np.ndarray, many: int, rows: int) -> tuple[np.n
     number, of, count = number[at], of[at], counts[at]
     opens = number == 0
     head = 2 + 2 * opens
-    words = head + 2 * count
+    body = 3 * (count // 2) + 2 * (count % 2) if near else 2 * count
+    words = head + body
     starts = np.cumsum(words) - words
 
     data = np.zeros(int(words.sum()) + 2, np.int32)  # the code looks one record ahead
     floats = data.view(np.float32)
     data[starts] = 4 * layer.out_pitch * of
-    data[starts + 1] = count
+    data[starts + 1] = 4 * body
     if layer.bias is not None:
         floats[starts[opens] + 2] = layer.bias[of[opens]]
-    body = np.empty_like(starts)
-    body[at] = starts + head
+    begin = np.empty_like(starts)
+    begin[at] = starts + head
     order = np.lexsort((layer.offsets, key))
     key = key[order]
-    to = body[key] + 2 * (np.arange(len(key)) - (np.cumsum(counts) - counts)[key])
-    data[to] = 4 * layer.offsets[order]
+    inside = np.arange(len(key)) - (np.cumsum(counts) - counts)[key]
+    distances = 4 * layer.offsets[order]
+    if near:
+        pair, second = np.divmod(inside, 2)
+        to = begin[key] + 3 * pair
+        data.view(np.uint16)[2 * to + second] = distances // NEAR
+        to += second
+    else:
+        to = begin[key] + 2 * inside
+        data[to] = distances
     floats[to + 1] = layer.values[order]
 
     begins = np.append(starts, words.sum())

@@ -54,6 +54,10 @@ class Assembler:
         """`to = [base + distance]`, 32 bits with their sign."""
         self._memory(b"\x63", to, base, distance)
 
+    def load_half(self, to: int, base: int, distance: int = 0) -> None:
+        """`to = [base + distance]`, 16 bits without a sign."""
+        self._memory(b"\x0f\xb7", to, base, distance)
+
     def store(self, base: int, distance: int, what: int) -> None:
         """`[base + distance] = what`."""
         self._memory(b"\x89", what, base, distance)
@@ -61,6 +65,11 @@ class Assembler:
     def lea(self, to: int, base: int, distance: int) -> None:
         """`to = base + distance`."""
         self._memory(b"\x8d", to, base, distance)
+
+    def lea_eight(self, to: int, base: int, what: int) -> None:
+        """`to = base + 8 * what`, of registers; `base` is neither rbp nor r13, `what` not rsp."""
+        self.code += bytes((0x48 | (to >> 3) << 2 | (what >> 3) << 1 | base >> 3, 0x8D))
+        self.code += bytes(((to & 7) << 3 | 4, 0xC0 | (what & 7) << 3 | base & 7))
 
     def address(self, to: int, label: str) -> None:
         """`to =` the address of a label."""
