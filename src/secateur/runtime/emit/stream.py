@@ -6,7 +6,6 @@ import numpy as np
 
 from secateur.runtime.planes import Planes
 
-
 NEAR = 8
 """Bytes in which the distances of near columns are counted."""
 
