@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from statistics import median
 from time import perf_counter
 from typing import Any
 
@@ -31,8 +32,9 @@ from secateur.engine.program import Parts, Program
 from secateur.engine.steps import Chosen, PlanesStep, Step
 from secateur.measure.latency_cache import TimeCache
 
-_MOST, _NEAR = 4, 1.7  # kernels of a layer that are compared, and how much slower they are alone
-_TURNS, _SECONDS = 8, 2.0  # runs with each of them at least, and at most after three
+_MOST, _NEAR = 6, 1.7  # kernels of a layer that are compared, and how much slower they are alone
+_ROUNDS, _SECONDS = 3, 4.0  # each of them runs so often at least; how long there are more rounds
+_SLOWER = 1.3, 1.15, 1.08, 1.05  # by how much those are slower that leave after so many rounds
 _BETTER = 0.98  # a kernel that won alone stays, but for one that takes less than this
 
 
@@ -53,8 +55,8 @@ def settle(
 ) -> dict[str, Decision]:
     """The decisions, with the kernels that are fastest in the network; `known`: times so far.
 
-    One of each kind of layers changes its kernel from run to run. What took the least time in the
-    faster half of the runs is taken for all of them.
+    One of each kind of layers changes its kernel from run to run. What took the least of its runs'
+    time is taken for all of them.
     """
     layout = first_layout(graph, shapes)
     nodes = [node for node in graph.nodes if node.op == "layer" and node.name in decisions]
@@ -141,28 +143,46 @@ def _timed(
     changing: Mapping[str, tuple[PlanesStep, dict[str, Chosen]]],
     values: Sequence[Any],
 ) -> dict[str, dict[str, float]]:
-    """The mean of the faster half of the runs of each kernel."""
-    spent: dict[str, dict[str, list[float]]] = {key: {} for key in changing}
+    """Seconds of each kernel: its middle share of a run, as others slow whole runs down.
+
+    What is clearly slower than the best leaves after a few rounds; the rest run the more often.
+    """
     timed = {id(part): step for step in steps if isinstance(step, PairStep) for part in step.steps}
     watched = {id(timed.get(id(step), step)): key for key, (step, _) in changing.items()}
-    most = max((len(made) for _, made in changing.values()), default=0)
-    start = perf_counter()
-    for turn in range(most * (_TURNS + 1)):
-        if turn >= 4 * most and perf_counter() - start > _SECONDS:
+    left = {key: list(made) for key, (_, made) in changing.items()}
+    shares: dict[str, dict[str, list[float]]] = {k: {n: [] for n in left[k]} for k in left}
+    start, rounds, whole = perf_counter(), 0, list[float]()
+    while any(len(names) > 1 for names in left.values()):
+        for turn in range(max(map(len, left.values()))):
+            now = {key: names[turn % len(names)] for key, names in left.items()}
+            for key, (step, made) in changing.items():
+                step.use(made[now[key]])
+            took, total = _run(program, steps, watched, values)
+            if rounds:  # in the first one, pages are new
+                whole.append(total)
+                for key, seconds in took.items():
+                    shares[key][now[key]].append(seconds / total)
+        for key, names in left.items() if rounds else ():
+            middle = {name: median(shares[key][name]) for name in names}
+            most = min(middle.values()) * _SLOWER[min(rounds, len(_SLOWER)) - 1]
+            left[key] = [name for name in names if middle[name] <= most]
+        if rounds >= _ROUNDS and perf_counter() - start > _SECONDS:
             break
-        now = {}
-        for key, (step, made) in changing.items():
-            now[key] = list(made)[turn % len(made)]
-            step.use(made[now[key]])
-        run = program.begin(values)
-        for step in steps:
-            before = perf_counter()
-            step(run)
-            took = perf_counter() - before
-            key = watched.get(id(step))
-            if key is not None and turn >= most:  # the first time, pages are new
-                spent[key].setdefault(now[key], []).append(took)
-    return {
-        key: {n: sum(sorted(t)[: -(-len(t) // 2)]) / -(-len(t) // 2) for n, t in times.items()}
-        for key, times in spent.items()
-    }
+        rounds += 1
+    usual = median(whole) if whole else 0.0
+    return {k: {n: usual * median(t) for n, t in f.items() if t} for k, f in shares.items()}
+
+
+def _run(
+    program: Program, steps: Sequence[Step], watched: Mapping[int, str], values: Sequence[Any]
+) -> tuple[dict[str, float], float]:
+    """Seconds of the steps that are watched, and of the whole run."""
+    run, took = program.begin(values), dict[str, float]()
+    start = perf_counter()
+    for step in steps:
+        before = perf_counter()
+        step(run)
+        key = watched.get(id(step))
+        if key is not None:
+            took[key] = perf_counter() - before
+    return took, perf_counter() - start

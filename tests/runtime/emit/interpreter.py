@@ -221,6 +221,16 @@ class Machine:
         one = self.memory(self._place(what), 4).view(np.float32)
         self._result(to, np.repeat(one, self._lanes(to)))
 
+    def _vbroadcastsd(self, _, to, what) -> None:
+        two = self.memory(self._place(what), 8).view(np.float32)
+        self._result(to, np.tile(two, self._lanes(to) // 2))
+
+    def _vmovsldup(self, _, to, what) -> None:
+        self._result(to, np.repeat(self._vector(what, self._lanes(to))[::2], 2))
+
+    def _vmovshdup(self, _, to, what) -> None:
+        self._result(to, np.repeat(self._vector(what, self._lanes(to))[1::2], 2))
+
     def _vfmadd231ps(self, _, to, a, b) -> None:
         lanes = self._lanes(to)
         product = self._vector(a, lanes).astype(np.float64) * self._vector(b, lanes)

@@ -24,9 +24,16 @@ TEXT = {  # in Intel's order: what is written comes first
     e.XOR: "{xor} {reg}, {src}, {rm}",
     e.ADD: "vaddps {reg}, {src}, {rm}",
     e.MOVE: "vmovaps {reg}, {rm}",
+    e.BROADCAST_TWO: "vbroadcastsd {reg}, qword ptr {place}",
+    e.EVEN: "vmovsldup {reg}, {rm}",
+    e.ODD: "vmovshdup {reg}, {rm}",
 }
-NO_SOURCE = (e.LOAD, e.STORE, e.BROADCAST, e.MOVE)
-MEMORY = (e.LOAD, e.STORE, e.BROADCAST, e.FMA_MEMORY, e.FMA_BROADCAST, e.ADD_MEMORY, e.AND_MEMORY)
+MISSING = {False: (e.FMA_BROADCAST,), True: (e.BROADCAST_TWO,)}  # by `wide`
+NO_SOURCE = (e.LOAD, e.STORE, e.BROADCAST, e.MOVE, e.BROADCAST_TWO, e.EVEN, e.ODD)
+MEMORY = (
+    *(e.LOAD, e.STORE, e.BROADCAST, e.BROADCAST_TWO),
+    *(e.FMA_MEMORY, e.FMA_BROADCAST, e.ADD_MEMORY, e.AND_MEMORY),
+)
 SWAPPED = (e.XOR, e.ADD, e.MOVE)  # LLVM exchanges registers where that saves a byte
 BASES = ["rax", "rcx", "rdx", "rbx", "", "", "rsi", "rdi", "r8", "r9", "r10", "r11"]
 DISTANCES = [0, 4, 32, 60, 64, 124, 127, 128, 508, 512, 8128, 8192, 100000, 2**31 - 1]
@@ -65,7 +72,7 @@ def test_bytes_are_those_of_llvms_assembler(wide: bool) -> None:
     rng, n = np.random.default_rng(0), 1500
     registers = 32 if wide else 16
     rows = e.Rows(
-        rng.choice([op for op in TEXT if wide or op != e.FMA_BROADCAST], n),
+        rng.choice([op for op in TEXT if op not in MISSING[wide]], n),
         *rng.integers(0, registers, (3, n)),
         rng.choice(DISTANCES, n) * rng.choice([1, -1], n),
     )

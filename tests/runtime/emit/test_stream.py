@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from secateur.runtime.emit.stream import NEAR, stream
+from secateur.runtime.emit.stream import _LATER, HEAD, NEAR, stream
 from secateur.runtime.planes import from_linear
 
 
@@ -18,7 +18,7 @@ def test_records_hold_the_matrix(rows: int, many: int, near: bool) -> None:
     layer = from_linear(weight, pitch=8, out_pitch=16, bias=bias)
     block = layer.offsets // 8 * many // 20
     index, data = stream(layer, block, many, rows, near)
-    found, biases = np.zeros_like(weight), np.zeros(11)
+    found, biases, outputs = np.zeros_like(weight), np.zeros(11), []
     assert index.shape == (many, -(-11 // rows) + 1)
     for b in range(many):
         for part in range(index.shape[1] - 1):
@@ -26,10 +26,11 @@ def test_records_hold_the_matrix(rows: int, many: int, near: bool) -> None:
             while at < end:
                 row, size = data[at] // 64, data[at + 1] // 4
                 assert part * rows <= row < (part + 1) * rows
-                at += 2
+                outputs.append((row, data[at + 2] // 64))
+                at += HEAD
                 if b == 0:
                     biases[row] = data.view(np.float32)[at]
-                    at += 2
+                    at += 1
                 distances, values = _near(data[at:][:size]) if near else _far(data[at:][:size])
                 column = distances // 32
                 assert (np.diff(column) > 0).all()
@@ -39,6 +40,8 @@ def test_records_hold_the_matrix(rows: int, many: int, near: bool) -> None:
                 at += size
             assert at == end
             assert lengths == sorted(lengths)
+    for (_, later), (row, _) in zip(outputs, outputs[_LATER:], strict=False):
+        assert later == row
     np.testing.assert_array_equal(found, weight)
     np.testing.assert_array_equal(biases, bias)
 

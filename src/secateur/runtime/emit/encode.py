@@ -30,14 +30,18 @@ WEIGHTS, X, COLUMN, Y, RESIDUAL, MASK, TILES = RAX, RDI, RBX, RSI, RDX, RCX, R8
     XOR,  # reg = src ^ rm
     ADD,  # reg = src + rm
     MOVE,  # reg = rm
-) = range(13)
-_VECTOR = 13
-# operation: map (1: 0F, 2: 0F 38), prefix (0: none, 1: 66), opcode, has a memory operand. The
-# logical ones are those of AVX-512F, whose float spellings came later, with AVX-512DQ.
+    BROADCAST_TWO,  # every even lane of reg = the float [m], every odd one the next; AVX2 only
+    EVEN,  # every lane of reg = the even one of its pair in rm
+    ODD,  # every lane of reg = the odd one
+) = range(16)
+_VECTOR = 16
+# operation: map (1: 0F, 2: 0F 38), prefix (0: none, 1: 66, 2: F3), opcode, has a memory operand.
+# The logical ones are those of AVX-512F, whose float spellings came later, with AVX-512DQ.
 _VEX = [
     *((1, 0, 0x10, 1), (1, 0, 0x11, 1), (2, 1, 0x18, 1), (2, 1, 0xB8, 0), (2, 1, 0xB8, 1)),
     *((2, 1, 0xB8, 1), (1, 0, 0x58, 1), (1, 0, 0x54, 1), (1, 0, 0x5F, 0), (1, 0, 0x5D, 0)),
     *((1, 0, 0x57, 0), (1, 0, 0x58, 0), (1, 0, 0x28, 0)),
+    *((2, 1, 0x19, 1), (1, 2, 0x12, 0), (1, 2, 0x16, 0)),
 ]
 _EVEX = [*_VEX[:AND_MEMORY], (1, 1, 0xDB, 1), *_VEX[MAX:XOR], (1, 1, 0xEF, 0), *_VEX[ADD:]]
 

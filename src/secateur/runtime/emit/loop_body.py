@@ -6,6 +6,7 @@ import numpy as np
 
 from secateur.runtime.emit import encode as e
 from secateur.runtime.emit.isa import FORMS, Isa
+from secateur.runtime.emit.stream import HEAD
 from secateur.runtime.machine.assembler import (
     R8,
     R9,
@@ -69,8 +70,14 @@ def rows(
     code.label(name + "row")
     code.load_word(R9, RAX, 0)
     code.load_word(R10, RAX, 4)
+    code.load_word(R11, RAX, 8)
+    code.plus(R11, RSI)
+    for distance in range(0, step * v, 64):
+        code.will_write(R11, distance)
+    bias = 4 * HEAD
     if kind & FIRST:
-        _vector(code, isa, [(e.BROADCAST, 0, 0, RAX, 8), *((e.MOVE, i, 0, 0, 0) for i in sums[1:])])
+        begin = [(e.BROADCAST, 0, 0, RAX, bias), *((e.MOVE, i, 0, 0, 0) for i in sums[1:])]
+        _vector(code, isa, begin)
         if residual:
             code.move(RBX, RDX)
             code.plus(RBX, R9)
@@ -78,12 +85,8 @@ def rows(
     code.plus(R9, RSI)
     if not kind & FIRST:
         _vector(code, isa, [(e.LOAD, i, 0, R9, step * i) for i in sums])
-    code.add(RAX, 16 if kind & FIRST else 8)
-    code.plus(R10, RAX)  # the record's end, where the next one says which output comes then
-    code.load_word(RBX, R10, 0)
-    code.plus(RBX, RSI)
-    for distance in range(0, step * v, 64):
-        code.will_write(RBX, distance)
+    code.add(RAX, bias + 4 if kind & FIRST else bias)
+    code.plus(R10, RAX)  # the record's end
     _non_zeros(code, isa, v, name, near)
     if kind & LAST:
         form = FORMS[activation]
@@ -109,22 +112,30 @@ def _non_zeros(code: Assembler, isa: Isa, v: int, name: str, near: bool) -> None
 
     Few sums at a time would wait for each other; there the second non-zero has sums of its own.
     """
-    weight, other = isa.registers - 1, isa.registers - 2
-    own = v if v <= _FEW and 2 * v + 2 <= isa.registers else 0
+    weight, other, both = (isa.registers - n for n in (1, 2, 3))
+    together = near and not isa.wide  # loads are what it waits for, and there is room for shuffles
+    own = v if v <= _FEW and 2 * v + 2 + together <= isa.registers else 0
     pair = 12 if near else 16
     code.lea(R11, RAX, 8)
     code.compare(R11, R10)
     code.jump(name + "pairs", "<")
     code.jump(name + "end", ">")
-    _one(code, isa, range(v), weight, 0, 4, near)
+    _vector(code, isa, [(e.BROADCAST, weight, 0, RAX, 4)])
+    _one(code, isa, range(v), weight, 0, near)
     code.jump(name + "end")
     code.align(64)  # nothing runs into it
     code.label(name + "pairs")
     if own:
         _vector(code, isa, [(e.XOR, v + i, v + i, v + i, 0) for i in range(v)])
     code.label(name + "turn")
-    _one(code, isa, range(v), weight, 0, 4, near)
-    _one(code, isa, range(own, own + v), other, 2 if near else 8, pair - 4, near)
+    if together:
+        parts = [(e.EVEN, weight, 0, both, 0), (e.ODD, other, 0, both, 0)]
+        _vector(code, isa, [(e.BROADCAST_TWO, both, 0, RAX, 4), *parts])
+    else:
+        values = [(e.BROADCAST, weight, 0, RAX, 4), (e.BROADCAST, other, 0, RAX, pair - 4)]
+        _vector(code, isa, values)
+    _one(code, isa, range(v), weight, 0, near)
+    _one(code, isa, range(own, own + v), other, 2 if near else 8, near)
     code.add(RAX, pair)
     code.lea(R11, RAX, 8)
     code.compare(R11, R10)
@@ -133,22 +144,20 @@ def _non_zeros(code: Assembler, isa: Isa, v: int, name: str, near: bool) -> None
         _vector(code, isa, [(e.ADD, i, i, v + i, 0) for i in range(v)])
         code.compare(R11, R10)
     code.jump(name + "end", ">")
-    _one(code, isa, range(v), weight, 0, 4, near)
+    _vector(code, isa, [(e.BROADCAST, weight, 0, RAX, 4)])
+    _one(code, isa, range(v), weight, 0, near)
     code.label(name + "end")
     code.move(RAX, R10)
 
 
-def _one(
-    code: Assembler, isa: Isa, sums: range, weight: int, distance: int, value: int, near: bool
-) -> None:
-    """Add what a non-zero gives; distance, value: where they are, from the stream's pointer."""
+def _one(code: Assembler, isa: Isa, sums: range, weight: int, distance: int, near: bool) -> None:
+    """Add what a non-zero gives; `distance`: from the stream's pointer to where it says its own."""
     if near:
         code.load_half(R11, RAX, distance)
         code.lea_eight(R11, RDI, R11)
     else:
         code.load_word(R11, RAX, distance)
         code.plus(R11, RDI)
-    _vector(code, isa, [(e.BROADCAST, weight, 0, RAX, value)])
     reach = range(-AHEAD, AHEAD * isa.registers, 4 * isa.lanes)
     _vector(
         code, isa, [(e.FMA_MEMORY, i, weight, R11, at) for i, at in zip(sums, reach, strict=False)]

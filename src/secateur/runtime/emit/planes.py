@@ -125,17 +125,17 @@ def ways(layer: Planes, isa: Isa, positions: int = 1 << 20) -> list[Way]:
     low, high = layer.reach
     far = 4 * max(layer.out_pitch * layer.rows, high - low) > _FAR_AWAY
 
-    def loop(vectors: int, packed: bool = False) -> Way:
+    def loop(vectors: int, packed: bool = False, ahead: bool = far) -> Way:
         vectors = -(-all_of // -(-all_of // vectors))  # as wide as tiles of equal widths are
         columns = near() if packed else _columns(layer, vectors * isa.lanes)
-        return Loop(vectors, columns, rows, packed, far)
+        return Loop(vectors, columns, rows, packed, ahead)
 
     if layer.density > 0.3:
-        loops = [loop(12, True), loop(8, True), loop(12)]
+        loops = [loop(12, True), loop(8, True), loop(12, True, False)]
     elif layer.density > 0.06:
-        loops = [loop(8), loop(8, True), loop(5)]
+        loops = [loop(8, True), loop(5, True), loop(8, True, False), loop(10), loop(8)]
     else:
-        loops = [loop(5), loop(8), loop(12)]
+        loops = [loop(5, True), loop(8), loop(5, True, False), loop(5), loop(12)]
     loops = list(dict.fromkeys(loops))
     if isa.wide:  # several tiles share the instructions that are fetched for a segment
         other = Tile(30, 1, tiles=4, ahead=True) if far else Tile(30, 1)
@@ -158,7 +158,7 @@ def emit(layer: Planes, way: Way, isa: Isa, *, windows: bool = WINDOWS) -> tuple
     windows: for its calling convention.
     """
     looped = isinstance(way, Loop)
-    held = way.vectors + 2 if looped else straightening.registers(way, isa)
+    held = way.vectors + 2 + way.packed if looped else straightening.registers(way, isa)
     small = min(way.rows, way.vectors, way.columns) < 1
     if looped and way.packed:
         small |= way.columns > _COPIES

@@ -6,6 +6,9 @@ import numpy as np
 
 from secateur.runtime.planes import Planes
 
+HEAD = 3
+"""Words of a record in front of its bias or non-zeros."""
+_LATER = 2  # records; lines of an output that come from level 3 take longer than one
 NEAR = 8
 """Bytes in which the distances of near columns are counted."""
 
@@ -17,8 +20,8 @@ def stream(
 
     block: of columns, `many` of them, for each non-zero. rows: of a row block, within which records
     are sorted by length. A record is one row's part of a block: the distance of the output row in
-    bytes, how many bytes its non-zeros take, in the first block the bias and a word that is not
-    used; then, for each non-zero, the distance in bytes that it reads at, and its value.
+    bytes, how many bytes its non-zeros take, the output row of a later record, and in the first
+    block the bias; then, for each non-zero, the distance in bytes that it reads at, and its value.
 
     near: two non-zeros take three words instead of four, the first of which has both distances,
     divided by `NEAR`; the last of an odd number still takes two.
@@ -40,17 +43,19 @@ def stream(
     at = np.lexsort((counts, of // rows, number))
     number, of, count = number[at], of[at], counts[at]
     opens = number == 0
-    head = 2 + 2 * opens
+    head = HEAD + opens
     body = 3 * (count // 2) + 2 * (count % 2) if near else 2 * count
     words = head + body
     starts = np.cumsum(words) - words
 
-    data = np.zeros(int(words.sum()) + 2, np.int32)  # the code looks one record ahead
+    data = np.zeros(int(words.sum()), np.int32)
     floats = data.view(np.float32)
-    data[starts] = 4 * layer.out_pitch * of
+    outputs = 4 * layer.out_pitch * of
+    data[starts] = outputs
     data[starts + 1] = 4 * body
+    data[starts + 2] = np.append(outputs[_LATER:], outputs[-1:].repeat(_LATER))[: len(outputs)]
     if layer.bias is not None:
-        floats[starts[opens] + 2] = layer.bias[of[opens]]
+        floats[starts[opens] + HEAD] = layer.bias[of[opens]]
     begin = np.empty_like(starts)
     begin[at] = starts + head
     order = np.lexsort((layer.offsets, key))
