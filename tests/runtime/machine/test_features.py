@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from secateur.runtime.machine.features import _BITS, features, level1
+from secateur.runtime.machine.features import _BITS, features, level1, level2
 from secateur.runtime.machine.memory import machine
 
 
@@ -24,8 +24,10 @@ CACHE = Path("/sys/devices/system/cpu/cpu0/cache")
 
 @pytest.mark.skipif(not (CACHE / "index0/size").exists(), reason="reads what Linux says of caches")
 @pytest.mark.skipif(machine() != "x86-64", reason="asks an x86 processor")
-def test_the_nearest_cache_is_as_large_as_the_system_says() -> None:
+def test_caches_are_as_large_as_the_system_says() -> None:
     for place in CACHE.glob("index*"):
         kind, level = ((place / name).read_text().strip() for name in ("type", "level"))
         if (kind, level) == ("Data", "1"):
             assert level1() == int((place / "size").read_text().strip().removesuffix("K")) << 10
+        if (kind, level) == ("Unified", "2"):
+            assert level2() == int((place / "size").read_text().strip().removesuffix("K")) << 10

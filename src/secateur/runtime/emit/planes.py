@@ -19,7 +19,7 @@ from secateur.runtime.emit import loop as looping
 from secateur.runtime.emit import straight as straightening
 from secateur.runtime.emit.isa import AVX2, AVX512, FORMS, Isa
 from secateur.runtime.emit.order import Tile
-from secateur.runtime.machine import Code, features, near
+from secateur.runtime.machine import Code, features, level2, near
 from secateur.runtime.machine.assembler import WINDOWS
 from secateur.runtime.machine.memory import machine
 from secateur.runtime.planes import Planes
@@ -30,7 +30,6 @@ _COPIES = 64 << 10  # bytes of a thread's stack that copies of columns may take
 _RECORD = 10  # non-zeros that pay for the loads and stores of a row's sums
 _CODE = 24 << 10  # bytes of code that stay in the level-1 cache
 _DENSE = 2 << 20  # bytes of code beyond which loops were always faster
-_FAR_AWAY = 512 << 10  # bytes of planes that do not stay in the level-2 cache with all the rest
 _FAR = 2**31 - 2**16  # distances have 32 bits
 
 
@@ -123,7 +122,7 @@ def ways(layer: Planes, isa: Isa, positions: int = 1 << 20) -> list[Way]:
     all_of = max(1, -(-positions // isa.lanes))
     rows = layer.rows if layer.rows <= 128 else min(256, -(-layer.rows // 2))
     low, high = layer.reach
-    far = 4 * max(layer.out_pitch * layer.rows, high - low) > _FAR_AWAY
+    far = 4 * max(layer.out_pitch * layer.rows, high - low) > level2()
 
     def loop(vectors: int, packed: bool = False, ahead: bool = far) -> Way:
         vectors = -(-all_of // -(-all_of // vectors))  # as wide as tiles of equal widths are
@@ -136,10 +135,11 @@ def ways(layer: Planes, isa: Isa, positions: int = 1 << 20) -> list[Way]:
         loops = [loop(8, True), loop(5, True), loop(8, True, False), loop(10), loop(8)]
     else:
         loops = [loop(5, True), loop(8), loop(5, True, False), loop(5), loop(12)]
-    loops = list(dict.fromkeys(loops))
     if isa.wide:  # several tiles share the instructions that are fetched for a segment
-        other = Tile(30, 1, tiles=4, ahead=True) if far else Tile(30, 1)
-        return [Tile(30, 1, tiles=4), other, *loops]
+        other = loop(4) if layer.density > 0.06 else loop(4, True)
+        straight: list[Way] = [Tile(30, 1, tiles=n, ahead=far) for n in (4, 8)]
+        return [*straight, *dict.fromkeys([*loops, other])]
+    loops = list(dict.fromkeys(loops))
     code = 24 * layer.nnz
     if layer.density > 0.3 and code < _DENSE:  # shares weights and inputs; fetched once for 16
         return [Tile(6, 2, tiles=16), *loops]

@@ -1,4 +1,4 @@
-"""What the processor can do and the system lets it do, and how large its nearest cache is."""
+"""What the processor can do and the system lets it do, and how large its caches are."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ _BITS = {
 }
 _YMM, _ZMM = 0b110, 0b11100110  # of XCR0: the registers that the system saves for each thread
 _OSXSAVE = (1, 2, 27)
-_CACHES = (4, 0x8000001D)  # leaves whose first part is the level-1 cache of data: Intel, AMD
-_DATA_1 = 0x21  # of level 1, for data
-_USUAL = 32 << 10
+_CACHES = (4, 0x8000001D)  # leaves that have a part for each cache: Intel, AMD
+_DATA_1, _ALL_2 = 0x21, 0x43  # of level 1 and for data, of level 2 and for all
+_USUAL_1, _USUAL_2 = 32 << 10, 512 << 10
 
 # cpuid(leaf, subleaf, uint32 out[4]); xgetbv() -> eax
 _START = "53 89 c8 89 d1" if WINDOWS else "53 49 89 d0 89 f8 89 f1"
@@ -70,13 +70,33 @@ def level1() -> int:
         >>> 1 << 12 <= level1() <= 1 << 20
         True
     """
+    return _cache(_DATA_1, _USUAL_1)
+
+
+@lru_cache(maxsize=1)
+def level2() -> int:
+    """Bytes of the level-2 cache; 512 KiB where the processor does not say.
+
+    Example:
+        >>> level1() < level2()
+        True
+    """
+    return _cache(_ALL_2, _USUAL_2)
+
+
+def _cache(wanted: int, usual: int) -> int:
     for number in _CACHES:
-        kind, sizes, sets, _ = _leaf(number)
-        if kind & 0xFF == _DATA_1:
-            ways, parts, line = (sizes >> 22) + 1, (sizes >> 12 & 0x3FF) + 1, (sizes & 0xFFF) + 1
-            found = ways * parts * line * (sets + 1)
-            return found if 1 << 12 <= found <= 1 << 20 else _USUAL
-    return _USUAL
+        for part in range(4):
+            kind, sizes, sets, _ = _leaf(number, part)
+            if kind & 0xFF == wanted:
+                ways, parts, line = (
+                    (sizes >> 22) + 1,
+                    (sizes >> 12 & 0x3FF) + 1,
+                    (sizes & 0xFFF) + 1,
+                )
+                found = ways * parts * line * (sets + 1)
+                return found if usual >> 4 <= found <= usual << 5 else usual
+    return usual
 
 
 def near() -> int:
@@ -96,8 +116,8 @@ def _code() -> Code | None:
 
 
 @lru_cache
-def _leaf(number: int) -> tuple[int, ...]:
-    """The first four numbers of a leaf; zeros where the processor has none."""
+def _leaf(number: int, part: int = 0) -> tuple[int, ...]:
+    """The four numbers of a leaf's part; zeros where the processor has no such leaf."""
     code = _code()
     if code is None:
         return (0,) * 4
@@ -107,5 +127,5 @@ def _leaf(number: int) -> tuple[int, ...]:
     cpuid(number & 1 << 31, 0, out)  # the last leaf of its kind
     if number > out[0]:
         return (0,) * 4
-    cpuid(number, 0, out)
+    cpuid(number, part, out)
     return tuple(out)
