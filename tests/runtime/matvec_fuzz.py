@@ -6,13 +6,15 @@ import numpy as np
 from guarded import guarded
 from planes_reference import act
 
-from secateur.runtime.formats import Packed, banked, blocks, sliced
+from secateur.runtime.formats import Packed, banked, blocks, sliced, windowed
+from secateur.runtime.kernels import llvm
 from secateur.runtime.kernels.matvec import MatVec
 
 TOLERANCE = 2e-6  # relative to the sum of magnitudes of a row
 KINDS = [  # format, rows in a group, storage
     *("sliced:4", "sliced:8", "sliced:16", "sliced:16:bf16", "sliced:32"),
     *("banked:8", "banked:16", "banked:32", "blocks:4", "blocks:8", "blocks:16"),
+    *("windowed:16", "windowed:32", "windowed:16:bf16"),
 ]
 
 
@@ -36,6 +38,12 @@ def some_matrix(rng: np.random.Generator, kind: str) -> Packed:
     if name == "blocks":
         kept = np.repeat(kept[:: int(size)], int(size), 0)[:rows]
         return blocks(weight * kept, int(size))
+    if name == "windowed":
+        columns = llvm.host().window * 8 * int(rng.integers(1, 4)) + int(rng.integers(0, 40))
+        weight = rng.standard_normal((rows, columns)).astype(np.float32)
+        kept = rng.random(weight.shape) < rng.choice([0.1, 0.3, 0.6, 1])
+        kept[rng.permutation(rows)[: rows // 5]] = False
+        return windowed(weight * kept, llvm.host().window, int(size), *storage)
     kept[rng.random(rows) < 0.2] = False
     kept[:, rng.random(columns) < 0.2] = False
     return sliced(weight * kept, int(size), *storage)

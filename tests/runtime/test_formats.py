@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from secateur.core.errors import InputError
-from secateur.runtime.formats import Packed, banked, blocks, fitting, sliced
+from secateur.runtime.formats import Packed, banked, blocks, fitting, sliced, windowed
 from secateur.units.weight import NM, Block, Weight
 
 
@@ -68,6 +68,36 @@ def test_a_bank_without_entries_is_refused() -> None:
         banked(np.array([[1, 0, 0, 0, 0, 0, 0, 0]], np.float32), 4)
     with pytest.raises(InputError, match="a bank has 257 columns"):
         banked(np.ones((1, 300), np.float32), 257)
+
+
+@pytest.mark.parametrize("window", [8, 16])
+@pytest.mark.parametrize(("density", "each"), [(0.1, 1), (0.3, 2), (1, 8)])
+def test_windows_and_what_they_leave(window: int, density: float, each: int) -> None:
+    weight = random(37, 8 * window + 11, density)
+    packed = windowed(weight, window, lanes=16)
+    assert packed.each >= each and packed.rest is not None
+    assert packed.rest.starts.shape == packed.starts.shape
+    found = packed.rest.dense().astype(float)
+    np.testing.assert_allclose(found[:, 8 * window :], weight[:, 8 * window :], rtol=3e-7)
+    for row in range(37):  # the first lane that is this row
+        group, lane = divmod(packed.order.tolist().index(row), 16)
+        for step in range(8 * packed.each):
+            at = packed.starts[group] + step
+            word = int(packed.indices[at // 8, lane]) >> (window.bit_length() - 1) * (step % 8)
+            found[row, step // packed.each * window + word % window] += packed.values[at, lane]
+    np.testing.assert_allclose(found, weight, rtol=3e-7)
+    np.testing.assert_array_equal(packed.dense() != 0, weight != 0)
+    np.testing.assert_allclose(packed.dense(), weight, rtol=3e-7)
+    assert packed.nbytes > packed.rest.nbytes + packed.values.nbytes
+
+
+def test_windows_that_do_not_pay_are_refused() -> None:
+    with pytest.raises(InputError, match="no window has enough non-zeros"):
+        windowed(random(32, 64, 0.03), 8)
+    with pytest.raises(InputError, match="no window has enough non-zeros"):
+        windowed(random(32, 63, 0.5), 8)  # fewer than eight windows
+    kinds = [(p.kind, p.lanes) for p in fitting(random(32, 64, 0.3), window=8)]
+    assert kinds == [("windowed", 16), ("sliced", 8)]
 
 
 @pytest.mark.parametrize("rows", [4, 8, 16])

@@ -32,7 +32,12 @@ _LEAST = 1 << 15  # multiplications of a task
 _FEW = 8  # tokens up to which a matrix is multiplied with one after the other
 ANY = "llvm-csr 4/1"
 """A kernel for every layer."""
-_KINDS = {"sliced": formats.sliced, "blocks": formats.blocks}
+_KINDS = {
+    "sliced": formats.sliced,
+    "banked": formats.banked,
+    "blocks": formats.blocks,
+    "windowed": lambda weight, lanes: formats.windowed(weight, llvm.host().window, lanes),
+}
 
 
 def planes_of(layer: Layer, inside: Form, outside: Form) -> Planes:
@@ -109,7 +114,8 @@ def names(layer: Layer, planes: Planes, positions: int) -> list[str]:
     if layer.weight.density > _FULL and planes.nnz > _SMALL:
         return found  # torch has good code for large dense layers
     if not layer.dims and positions <= _FEW and llvm.available():
-        for packed in formats.fitting(layer.weight.dense().numpy()):
+        window = llvm.host().window
+        for packed in formats.fitting(layer.weight.dense().numpy(), window=window):
             size = packed.bank if packed.kind == "banked" else packed.lanes
             found.append(f"vec-{packed.kind} {size}")
     for isa in emitted.available()[:1]:
@@ -168,9 +174,8 @@ def _build(name: str, layer: Layer, planes: Planes) -> Kernel | None:
         return bcsr.BcsrKernel(planes, compressed)
     if is_flat(name) and not layer.dims and llvm.available():
         weight, number = layer.weight.dense().numpy(), int(tile)
-        banked = kind == "vec-banked"
-        pack = formats.banked if banked else _KINDS[kind.removeprefix("vec-")]
-        return MatVec(pack(weight, number), layer.bias, layer.activation, layer.residual)
+        packed = _KINDS[kind.removeprefix("vec-")](weight, number)
+        return MatVec(packed, layer.bias, layer.activation, layer.residual)
     sizes, ahead = tile.removesuffix("+"), tile.endswith("+")
     for isa in emitted.available():
         if kind == f"emit-{isa.name}-loop":
@@ -220,6 +225,7 @@ def runs_here(name: str, activation: str = "none") -> str:
     else:
         tile = _tile(name)
         here = tile is None or tile.fits
+        here &= kind != "vec-windowed" or llvm.host().picks
     return name if here else ANY if llvm.available() else "torch"
 
 

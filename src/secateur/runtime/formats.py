@@ -2,11 +2,13 @@
 
 In all of them a *step* is one non-zero of each of `lanes` rows: `values[step]` and `indices[step]`
 are `[lanes]`. What fills a row up repeats an entry of that row and shares its value, so that an
-infinity or NaN in the input reaches exactly the rows that read it.
+infinity or NaN in the input reaches exactly the rows that read it. Only `windowed` has zeros in
+between, by which it reaches other rows too, as it does in a dense product.
 """
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,17 +17,22 @@ from secateur.core.errors import InputError
 
 _BANKS = (32, 16, 64, 8, 4, 128, 256)
 """The first fit the registers of most processors, where inputs are looked up."""
+_WORD = 8  # steps whose places in their windows are in one word
+_SHARE = 0.4  # of the rows that have one more non-zero in a window, from which a step pays
 
 
 @dataclass(frozen=True)
 class Packed:
     """A matrix in groups of rows.
 
-    kind: "sliced" (columns as they are), "banked" (columns within banks, an equal count in each) or
-    "blocks" (one column for all lanes of a step). shape: of the matrix. order: int32 `[groups *
-    lanes]`, which row a lane is; an incomplete group repeats a row. starts: int64 `[groups + 1]`,
-    where the steps of a group are. values: float32 or bf16 (as uint16) `[steps, lanes]`. indices:
-    `[steps, lanes]`, or `[steps]` for blocks. bank: columns in a bank. each: steps in a bank.
+    kind: "sliced" (columns as they are), "banked" (columns within banks, an equal count in each),
+    "blocks" (one column for all lanes of a step) or "windowed" (columns within windows, as many
+    steps in each, in words; what they leave is in `rest`). shape: of the matrix. order: int32
+    `[groups * lanes]`, which row a lane is; an incomplete group repeats a row. starts: int64
+    `[groups + 1]`, where the steps of a group are. values: float32 or bf16 (as uint16) `[steps,
+    lanes]`. indices: `[steps, lanes]`, `[steps]` for blocks, or uint32 `[steps / 8, lanes]` for
+    windows. bank: columns in a bank or window. each: steps in one. rest: sliced, in groups of the
+    same rows.
     """
 
     kind: str
@@ -36,6 +43,7 @@ class Packed:
     indices: np.ndarray
     bank: int = 0
     each: int = 0
+    rest: Packed | None = None
 
     @property
     def lanes(self) -> int:
@@ -50,7 +58,8 @@ class Packed:
     @property
     def nbytes(self) -> int:
         """Bytes of all arrays."""
-        return sum(a.nbytes for a in (self.order, self.starts, self.values, self.indices))
+        own = sum(a.nbytes for a in (self.order, self.starts, self.values, self.indices))
+        return own + (self.rest.nbytes if self.rest else 0)
 
     @property
     def steps(self) -> int:
@@ -67,7 +76,11 @@ class Packed:
         columns = self.indices.astype(np.int64)
         if self.kind == "blocks":
             columns = np.repeat(columns[:, None], self.lanes, 1)
-        if self.kind == "banked":
+        if self.kind == "windowed":
+            shifts = _bits(self.bank) * np.arange(_WORD)
+            columns = (columns[:, None] >> shifts[:, None]) % self.bank
+            columns = columns.reshape(self.steps, self.lanes)
+        if self.kind in ("banked", "windowed"):
             inside = np.arange(self.steps) - self.starts[:-1][group]
             columns = columns + (inside // self.each * self.bank)[:, None]
         first = np.zeros(len(self.order), bool)
@@ -75,7 +88,7 @@ class Packed:
         real = first.reshape(self.groups, self.lanes)[group]
         out = np.zeros(self.shape)
         np.add.at(out, (rows[real], columns[real]), values[real])
-        return out.astype(np.float32)
+        return out.astype(np.float32) + (self.rest.dense() if self.rest else 0)
 
 
 def sliced(weight: np.ndarray, lanes: int = 8, storage: str = "float32") -> Packed:
@@ -173,10 +186,75 @@ def blocks(weight: np.ndarray, rows: int = 16, storage: str = "float32") -> Pack
     )
 
 
-def fitting(weight: np.ndarray, lanes: int = 8, storage: str = "float32") -> list[Packed]:
+def windowed(weight: np.ndarray, window: int, lanes: int = 16, storage: str = "float32") -> Packed:
+    """Any matrix whose non-zeros are neither too few nor too many, for inputs looked up in vectors.
+
+    A step takes a non-zero of each row out of one window of columns, which is loaded as it lies.
+    There are as many steps for a window as pay: where many rows have that many non-zeros in it. The
+    others, and those of the last columns, are left to single loads.
+
+    Args:
+        weight: `[rows, columns]`.
+        window: Columns in a window, a power of two up to 16: the processor's vector.
+        lanes: Rows in a group.
+        storage: As in `sliced`.
+
+    Raises:
+        InputError: No step would pay, or there are fewer than eight windows.
+
+    Example:
+        >>> weight = np.tile(np.array([3, 0, 0, 5], np.float32), (4, 16))
+        >>> packed = windowed(weight, window=8, lanes=4)
+        >>> packed.each, packed.indices.shape, packed.rest.steps
+        (4, (4, 4), 0)
+    """
+    rows, many = len(weight), weight.shape[1] // (_WORD * window) * _WORD
+    inside = weight[:, : many * window].reshape(rows, many, window)
+    filled = inside != 0
+    rank = np.cumsum(filled, 2)
+    each = 0
+    while many and (rank[:, :, -1] > each).mean() >= _SHARE:
+        each += 1
+    if not each:
+        raise InputError("no window has enough non-zeros", hint="pack it as `sliced`")
+    taken = filled & (rank <= each)
+    left = weight.copy()
+    left[:, : many * window][taken.reshape(rows, -1)] = 0
+    rest = sliced(left, lanes, storage)
+
+    values = np.zeros((rows, many, each), np.float32)
+    places = np.zeros((rows, many, each), np.uint32)
+    row, number, column = np.nonzero(taken)
+    step = rank[row, number, column] - 1
+    values[row, number, step] = inside[row, number, column]
+    places[row, number, step] = column
+    steps, groups = many * each, len(rest.order) // lanes
+    words = places.reshape(rows, -1, _WORD) << (_bits(window) * np.arange(_WORD, dtype=np.uint32))
+
+    def grouped(lines: np.ndarray) -> np.ndarray:
+        parts = lines[rest.order].reshape(groups, lanes, -1)
+        return np.ascontiguousarray(parts.transpose(0, 2, 1)).reshape(-1, lanes)
+
+    return Packed(
+        "windowed",
+        (rows, weight.shape[1]),
+        rest.order,
+        np.arange(groups + 1, dtype=np.int64) * steps,
+        _stored(grouped(values.reshape(rows, steps)), storage),
+        grouped(words.sum(2, dtype=np.uint32)),
+        window,
+        each,
+        rest,
+    )
+
+
+def fitting(
+    weight: np.ndarray, lanes: int = 8, storage: str = "float32", window: int = 0
+) -> list[Packed]:
     """The formats that a matrix fits, the most regular first: worth timing in this order.
 
-    Blocks and banks may hold at most a tenth more than the non-zeros.
+    Blocks and banks may hold at most a tenth more than the non-zeros. window: of vectors in which
+    inputs can be looked up; 0: the processor has none.
 
     Example:
         >>> found = fitting(np.kron([[1, 0, 0], [0, 1, 1]], np.ones((8, 1))))
@@ -196,7 +274,15 @@ def fitting(weight: np.ndarray, lanes: int = 8, storage: str = "float32") -> lis
         if counts.size and counts.min() and counts.max() * counts.size <= most:
             found.append(banked(weight, bank, storage=storage))
             break
+    if window and not found:
+        with suppress(InputError):
+            found.append(windowed(weight, window, 2 * window, storage))
     return [*found, sliced(weight, lanes, storage)]
+
+
+def _bits(window: int) -> int:
+    """Bits of a place in a window."""
+    return window.bit_length() - 1
 
 
 def _whole(rows: np.ndarray, lanes: int) -> np.ndarray:

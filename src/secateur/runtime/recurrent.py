@@ -151,7 +151,9 @@ class _Layer:
     @cached_property
     def one(self) -> MatVec:
         """The recurrent matrix for one sample."""
-        return MatVec(fitting(self._recurrent.dense(), 2 * self.lanes)[0], self._bias)
+        window = llvm.host().window
+        formats = fitting(self._recurrent.dense(), 2 * self.lanes, window=window)
+        return MatVec(formats[0], self._bias)
 
     @cached_property
     def many(self) -> CsrKernel:

@@ -35,7 +35,7 @@ from secateur.ship.weights import open_tensors
 KEY = "secateur.fast"
 SCHEMA = 1
 _KERNEL = re.compile(
-    r"torch|llvm-recurrent|llvm-csr [1-9]\d?/([1-9]|1[0-6])|vec-(sliced|blocks) [1-9]\d?|"
+    r"torch|llvm-recurrent|llvm-csr [1-9]\d?/([1-9]|1[0-6])|vec-(sliced|blocks|windowed) [1-9]\d?|"
     r"llvm-depthwise [1-8]|llvm-bcsr [1-9]\d?x[1-9]\d?|"
     r"vec-banked [1-9]\d{0,2}|"
     r"emit-\w{4,6}(-loop [1-9]\d?/[1-9]\d{2,8}/[1-9]\d{0,5}(/1)?| [1-9]\d?x[1-9](x[1-9]\d?)?)\+?"

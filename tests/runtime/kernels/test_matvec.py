@@ -7,7 +7,7 @@ import pytest
 from matvec_fuzz import KINDS, fuzz
 
 from secateur.core.errors import InputError
-from secateur.runtime.formats import Packed, banked, blocks, sliced
+from secateur.runtime.formats import Packed, banked, blocks, sliced, windowed
 from secateur.runtime.kernels import llvm
 from secateur.runtime.kernels.matvec import MatVec, source
 
@@ -36,6 +36,28 @@ def test_infinity_and_nan_reach_only_the_rows_that_read_them(kind: str) -> None:
     pack = {"sliced": lambda w: sliced(w, 4), "banked": lambda w: banked(w, 4, 4)}[kind]
     y = run(pack(weight), np.array([np.nan, np.inf, 1, 1], np.float32))
     np.testing.assert_array_equal(y, [np.nan, 2, np.inf, np.nan])
+
+
+def test_infinity_and_nan_reach_what_reads_them_in_windows() -> None:
+    window = llvm.host().window
+    if not window:
+        pytest.skip("this machine has no lookups in registers")
+    weight = (np.random.default_rng(0).random((32, 8 * window)) < 0.3).astype(np.float32)
+    for bad in (np.nan, np.inf):
+        x = np.ones(8 * window, np.float32)
+        x[5] = bad
+        y = run(windowed(weight, window, 16), x)
+        assert not np.isfinite(y[weight[:, 5] != 0]).any()  # others may be NaN, as they are densely
+        clean = np.isfinite(y)
+        np.testing.assert_allclose(y[clean], weight.sum(1)[clean], rtol=1e-6)
+
+
+def test_windows_of_another_machine_are_refused() -> None:
+    packed = windowed(np.ones((16, 128), np.float32), 16)
+    assert "vperm" in llvm.assembly(source(packed, "none", False, llvm.AVX512), llvm.AVX512)
+    for target in (llvm.AVX2, llvm.NEON):
+        with pytest.raises(InputError, match="windows of 16"):
+            source(packed, "none", False, target)
 
 
 def test_the_work_is_split_evenly() -> None:

@@ -229,8 +229,7 @@ class Function:
                 for a, b in zip(vectors[::2], vectors[1::2], strict=True)
             ]
         else:
-            name = "avx512.permvar.sf.512" if wide else "avx2.permps"
-            found = [self._permuted(name, vector, where) for vector in vectors]
+            found = [self.permuted(vector, where) for vector in vectors]
         bit = (self.lanes * len(vectors) // len(found)).bit_length() - 1
         while len(found) > 1:  # the next bit of an index says which of two it is
             top = self.value(f"shl {kind} {where}, {self.integers(31 - bit)}")
@@ -243,6 +242,11 @@ class Function:
             ]
             bit += 1
         return found[0]
+
+    def permuted(self, vector: str, where: str) -> str:
+        """Numbers of a vector, by the lowest bits of a vector of integers; where `picked` works."""
+        name = "avx512.permvar.sf.512" if self.lanes == 16 else "avx2.permps"
+        return self._permuted(name, vector, where)
 
     def _permuted(self, name: str, vector: str, where: str, other: str = "") -> str:
         given = [(self.vector, vector), (f"<{self.lanes} x i32>", where)]

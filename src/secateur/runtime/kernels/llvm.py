@@ -48,6 +48,11 @@ class Target:
         """Whether lanes can be looked up in registers (`Function.picked`)."""
         return self.triple.startswith(("x86", "i386", "i686")) and self.lanes in (8, 16)
 
+    @property
+    def window(self) -> int:
+        """Numbers of one vector that can be looked up; 0 if they cannot."""
+        return self.lanes if self.picks else 0
+
 
 AVX2 = Target("x86_64-unknown-linux-gnu", "x86-64-v3", "", 8, 16)
 AVX512 = Target("x86_64-unknown-linux-gnu", "x86-64-v4", "-prefer-256-bit", 16, 32)

@@ -52,14 +52,18 @@ class MatVec(BoundKernel):
         kept = np.zeros(rows, np.float32) if bias is None else bias.astype(np.float32)
         ordered = bool((packed.order[:rows] == np.arange(rows)).all())
         whole = rows if ordered else 0  # rows before this one are stored as vectors
-        arrays = (packed.values, packed.indices, packed.starts, packed.order, kept[packed.order])
+        arrays = [packed.values, packed.indices, packed.starts, packed.order, kept[packed.order]]
         numbers = (*packed.shape, whole, packed.bank, packed.each)
+        if packed.rest:
+            arrays += [packed.rest.values, packed.rest.indices, packed.rest.starts]
         text = source(packed, activation, residual, llvm.host())
         super().__init__(f"llvm-{packed.kind}", text, _NAME, arrays, numbers)
 
     def ranges(self, parts: int) -> list[tuple[int, int]]:
         """At most `parts` ranges `(first, last)` with equal numbers of steps."""
         starts, block = self.packed.starts, self.block
+        if self.packed.rest:
+            starts = starts + self.packed.rest.starts
         work = starts + np.arange(len(starts))  # a group without steps takes time as well
         ends = np.searchsorted(work, work[-1] * np.arange(1, parts + 1) / parts)
         edges = np.unique(np.concatenate([[0], ends]))
@@ -72,6 +76,8 @@ def source(packed: Packed, activation: str, residual: bool, target: llvm.Target)
     width = min(lanes, target.lanes)
     if lanes % width:
         raise InputError(f"groups of {lanes} rows do not fit vectors of {width}")
+    if packed.kind == "windowed" and packed.bank != target.window:
+        raise InputError(f"this machine does not look up inputs in windows of {packed.bank}")
     f = Function(_NAME, [CONTEXT, *ARGUMENTS], lanes=width, fused=target.fused)
     _Writer(f, packed, activation, residual, _near(packed, width, target)).write()
     return f.text()
@@ -97,12 +103,14 @@ class _Writer:
         self.vectors = packed.lanes // f.lanes
         self.activation, self.residual = activation, residual
         self.half = packed.values.dtype == np.uint16
-        self.index = {"uint8": "i8", "uint16": "i16", "int32": "i32"}[packed.indices.dtype.name]
-        self.values, self.indices, self.starts, self.order, self.bias = (
-            f.read("%context", i, "ptr") for i in range(5)
+        single = (packed.rest or packed).indices.dtype.name
+        self.index = {"uint8": "i8", "uint16": "i16", "int32": "i32"}[single]
+        many = 8 if packed.rest else 5
+        self.values, self.indices, self.starts, self.order, self.bias, *self.rest = (
+            f.read("%context", i, "ptr") for i in range(many)
         )
         self.rows, self.columns, self.whole, self.bank, self.steps = (
-            f.read("%context", i) for i in range(5, 10)
+            f.read("%context", i) for i in range(many, many + 5)
         )
 
     def write(self) -> None:
@@ -121,10 +129,11 @@ class _Writer:
                     sums = self._banks(x, start, stop, sums)
                 elif self.kind == "blocks":
                     sums = self._blocks(x, start, stop, sums)
+                elif self.kind == "windowed":
+                    sums = self._windows(x, start, stop, sums)
+                    sums = self._single(x, group, self.rest, sums)
                 else:
-                    with f.loop(start, stop, 1, sums) as step:
-                        step.after = self._step(x, step.index, step.values)
-                    sums = step.values
+                    sums = self._single(x, group, (self.values, self.indices, self.starts), sums)
                 sums = [activate(f, self.activation, value) for value in sums]
                 self._finish(place.index, y, sums)
 
@@ -146,13 +155,13 @@ class _Writer:
     def _at(self, vector: int) -> int:
         return vector * self.f.lanes
 
-    def _load(self, first: str) -> str:
+    def _load(self, values: str, first: str) -> str:
         """A vector of values; bf16 is the upper half of a float32."""
         f = self.f
         if not self.half:
-            return f.load(f.at(self.values, first))
+            return f.load(f.at(values, first))
         small, wide = f"<{f.lanes} x i16>", f"<{f.lanes} x i32>"
-        bits = f.value(f"load {small}, ptr {f.at(self.values, first, 'i16')}, align 2")
+        bits = f.value(f"load {small}, ptr {f.at(values, first, 'i16')}, align 2")
         bits = f.value(f"zext {small} {bits} to {wide}")
         bits = f.value(f"shl {wide} {bits}, {f.integers(16)}")
         return f.value(f"bitcast {wide} {bits} to {f.vector}")
@@ -178,20 +187,48 @@ class _Writer:
             vector = f.value(f"insertelement {f.vector} {vector}, float {found}, i32 {lane}")
         return vector
 
-    def _step(self, x: str, step: str, sums: list[str], near: Sequence[str] = ()) -> list[str]:
-        """One non-zero of each row of a group. near: the inputs, if they are in registers."""
-        f = self.f
-        first = f.integer("mul", step, self.group)
-        places = [f.integer("add", first, self._at(i)) for i in self._each()]
-        found = []
-        for place, value in zip(places, sums, strict=True):
-            numbers = (
-                f.picked(near, f.at(self.indices, place, "i8"))
-                if near
-                else self._gather(x, self.indices, place, self.index)
-            )
-            found.append(f.fma(self._load(place), numbers, value))
-        return found
+    def _places(self, step: str) -> list[str]:
+        """Where the numbers of a step are, for each vector of a group."""
+        first = self.f.integer("mul", step, self.group)
+        return [self.f.integer("add", first, self._at(i)) for i in self._each()]
+
+    def _single(self, x: str, group: str, entries: Sequence[str], sums: list[str]) -> list[str]:
+        """A group's steps with single loads. entries: values, indices and starts."""
+        f, (values, indices, starts) = self.f, entries
+        stop = f.read(starts, f.integer("add", group, 1))
+        with f.loop(f.read(starts, group), stop, 1, sums) as step:
+            step.after = [
+                f.fma(self._load(values, at), self._gather(x, indices, at, self.index), value)
+                for at, value in zip(self._places(step.index), step.values, strict=True)
+            ]
+        return step.values
+
+    def _windows(self, x: str, start: str, stop: str, sums: list[str]) -> list[str]:
+        """Windows in registers, of which each step takes one number for each row."""
+        f, turn = self.f, 8 * self.each  # steps of eight windows
+        kind, bits = f"<{f.lanes} x i32>", f.lanes.bit_length() - 1
+        with f.loop(start, stop, turn, sums) as part:
+            number = f.integer("sdiv exact", f.integer("sub", part.index, start), self.each)
+            base = f.at(x, f.integer("mul", number, f.lanes))
+            part.after, words = part.values, list[str]()
+            for i in range(turn):
+                window = f.load(f.at(base, i // self.each * f.lanes))
+                if i % 8 == 0:
+                    word = f.integer("sdiv exact", f.integer("add", part.index, i), 8)
+                    words = [
+                        f.value(f"load {kind}, ptr {f.at(self.indices, at, 'i32')}, align 4")
+                        for at in self._places(word)
+                    ]
+                shift = f.integers(i % 8 * bits)
+                places = [f.value(f"lshr {kind} {word}, {shift}") for word in words]
+                part.after = [
+                    f.fma(self._load(self.values, at), f.permuted(window, place), value)
+                    for at, place, value in zip(
+                        self._places(f.integer("add", part.index, i)), places, part.after,
+                        strict=True,
+                    )
+                ]  # fmt: skip
+        return part.values
 
     def _banks(self, x: str, start: str, stop: str, sums: list[str]) -> list[str]:
         """Banks one after the other; the steps of one are written out where they are few."""
@@ -206,10 +243,19 @@ class _Writer:
             with f.loop(begin, end, width, bank.values) as step:
                 step.after = step.values
                 for i in range(width):
-                    at = f.integer("add", step.index, i)
-                    step.after = self._step(base, at, step.after, near)
+                    places = self._places(f.integer("add", step.index, i))
+                    step.after = [
+                        f.fma(self._load(self.values, at), self._within(base, at, near), value)
+                        for at, value in zip(places, step.after, strict=True)
+                    ]
             bank.after = step.values
         return bank.values
+
+    def _within(self, bank: str, place: str, near: Sequence[str]) -> str:
+        """Numbers of a bank; near: the bank, if it is in registers."""
+        if near:
+            return self.f.picked(near, self.f.at(self.indices, place, "i8"))
+        return self._gather(bank, self.indices, place, self.index)
 
     def _blocks(self, x: str, start: str, stop: str, sums: list[str]) -> list[str]:
         """One column of a block at a time, several into sums of their own."""
@@ -232,11 +278,9 @@ class _Writer:
     def _column(self, x: str, step: str, sums: list[str]) -> list[str]:
         f = self.f
         value = f.broadcast(f.at(x, f.read(self.indices, step, self.index)))
-        first = f.integer("mul", step, self.group)
-        places = [f.integer("add", first, self._at(i)) for i in self._each()]
         return [
-            f.fma(value, self._load(place), total)
-            for place, total in zip(places, sums, strict=True)
+            f.fma(value, self._load(self.values, place), total)
+            for place, total in zip(self._places(step), sums, strict=True)
         ]
 
     def _finish(self, place: str, y: str, sums: list[str]) -> None:
