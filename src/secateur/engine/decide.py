@@ -39,6 +39,7 @@ TORCH = "torch"
 SEQUENCE = "llvm-recurrent"
 _LEAST, _MOST = 0.004, 0.15  # seconds that a candidate is timed
 _EVICT = 1 << 20  # floats that are read in between: what is timed finds a used cache
+_COPIES = 1.1  # what torch's operation takes in a network for each second that it takes alone
 _NEAR = 5 * NEAR  # bytes of planes that one kernel may make before a depthwise one reads them
 Shapes = Mapping[str, Sequence[int]]
 
@@ -123,7 +124,8 @@ def _decide(graph: Graph, node: Node, layout: Layout, shapes: Shapes, known: Tim
         except SecateurError:
             continue
     best = min(times, key=lambda n: times[n], default=None)
-    if best is None or times[best] >= dense_ms:
+    # torch's operation reads and writes tensors of its own, copied from planes and to them
+    if best is None or times[best] >= _COPIES * dense_ms:
         why = "" if best is None else f"{best.split()[0]} takes {times[best]:.3g} ms"
         return Decision(TORCH, dense_ms, dense_ms, why)
     return Decision(best, times[best], dense_ms)

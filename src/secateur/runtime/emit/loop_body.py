@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 
 from secateur.runtime.emit import encode as e
@@ -165,5 +167,11 @@ def _one(code: Assembler, isa: Isa, sums: range, weight: int, distance: int, nea
 
 
 def _vector(code: Assembler, isa: Isa, rows: list[tuple[int, int, int, int, int]]) -> None:
+    code.raw(_encoded(isa.wide, tuple(rows)))
+
+
+@lru_cache(maxsize=2048)
+def _encoded(wide: bool, rows: tuple[tuple[int, int, int, int, int], ...]) -> bytes:
+    """The bytes of a few instructions: most are asked for by many widths and forms of loops."""
     columns = np.array(rows, np.int32).T.copy()
-    code.raw(e.encode(e.Rows(*columns), isa.wide)[0].tobytes())
+    return e.encode(e.Rows(*columns), wide)[0].tobytes()
