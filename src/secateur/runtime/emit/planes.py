@@ -136,9 +136,8 @@ def ways(layer: Planes, isa: Isa, positions: int = 1 << 20) -> list[Way]:
     else:
         loops = [loop(5, True), loop(8), loop(5, True, False), loop(5), loop(12)]
     if isa.wide:  # several tiles share the instructions that are fetched for a segment
-        other = loop(4) if layer.density > 0.06 else loop(4, True)
         straight: list[Way] = [Tile(30, 1, tiles=n, ahead=far) for n in (4, 8)]
-        return [*straight, *dict.fromkeys([*loops, other])]
+        return [*straight, *dict.fromkeys([*loops, loop(4)])]
     loops = list(dict.fromkeys(loops))
     code = 24 * layer.nnz
     if layer.density > 0.3 and code < _DENSE:  # shares weights and inputs; fetched once for 16
