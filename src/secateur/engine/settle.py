@@ -34,7 +34,7 @@ from secateur.measure.latency_cache import TimeCache
 
 _MOST, _NEAR = 6, 1.7  # kernels of a layer that are compared, and how much slower they are alone
 _ROUNDS, _SECONDS = 3, 4.0  # each of them runs so often at least; how long there are more rounds
-_SLOWER = 1.3, 1.15, 1.08, 1.05  # by how much those are slower that leave after so many rounds
+_SLOWER = 1.6, 1.3, 1.15, 1.08, 1.05  # by how much those are slower that leave after so many rounds
 _BETTER = 0.98  # a kernel that won alone stays, but for one that takes less than this
 
 
