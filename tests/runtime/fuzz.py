@@ -63,6 +63,8 @@ def families() -> dict[str, Draw]:
         found[f"llvm {name} bcsr"] = full(target)
         found[f"llvm {name} depthwise"] = windows(target)
         for kind in matvec_fuzz.KINDS:
+            if kind.startswith("windowed") and not target.picks:
+                continue
             found[f"llvm {name} {kind}"] = vectors(target, kind)
         for kind in rnn_reference.KINDS:
             found[f"llvm {name} {kind}"] = recurrent(target, kind)

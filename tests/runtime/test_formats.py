@@ -96,6 +96,8 @@ def test_windows_that_do_not_pay_are_refused() -> None:
         windowed(random(32, 64, 0.03), 8)
     with pytest.raises(InputError, match="no window has enough non-zeros"):
         windowed(random(32, 63, 0.5), 8)  # fewer than eight windows
+    with pytest.raises(InputError, match="a window has 0 columns"):
+        windowed(random(32, 64, 0.5), 0)
     kinds = [(p.kind, p.lanes) for p in fitting(random(32, 64, 0.3), window=8)]
     assert kinds == [("windowed", 16), ("sliced", 8)]
 

@@ -200,7 +200,7 @@ def windowed(weight: np.ndarray, window: int, lanes: int = 16, storage: str = "f
         storage: As in `sliced`.
 
     Raises:
-        InputError: No step would pay, or there are fewer than eight windows.
+        InputError: No step would pay, there are fewer than eight windows, or `window` is no such.
 
     Example:
         >>> weight = np.tile(np.array([3, 0, 0, 5], np.float32), (4, 16))
@@ -208,6 +208,8 @@ def windowed(weight: np.ndarray, window: int, lanes: int = 16, storage: str = "f
         >>> packed.each, packed.indices.shape, packed.rest.steps
         (4, (4, 4), 0)
     """
+    if window not in (2, 4, 8, 16):
+        raise InputError(f"a window has {window} columns", hint="2, 4, 8 or 16")
     rows, many = len(weight), weight.shape[1] // (_WORD * window) * _WORD
     inside = weight[:, : many * window].reshape(rows, many, window)
     filled = inside != 0
