@@ -41,7 +41,7 @@ def some_matrix(rng: np.random.Generator, kind: str) -> Packed:
     if name == "windowed":
         columns = llvm.host().window * 8 * int(rng.integers(1, 4)) + int(rng.integers(0, 40))
         weight = rng.standard_normal((rows, columns)).astype(np.float32)
-        kept = rng.random(weight.shape) < rng.choice([0.1, 0.3, 0.6, 1])
+        kept = rng.random(weight.shape) < rng.choice([0.3, 0.4, 0.6, 1])
         kept[rng.permutation(rows)[: rows // 5]] = False
         return windowed(weight * kept, llvm.host().window, int(size), *storage)
     kept[rng.random(rows) < 0.2] = False
