@@ -110,7 +110,8 @@ def some_way(rng: np.random.Generator, isa: Isa, kind: str) -> Way:
     rows, vectors = (int(n) for n in rng.integers(1, isa.registers - 1, 2))
     ahead = bool(rng.integers(2))
     if kind != "straight":
-        return Loop(vectors, columns, rows, kind == "packed loop", ahead=ahead)
+        packed = kind == "packed loop"  # takes a register more
+        return Loop(min(vectors, isa.registers - 2 - packed), columns, rows, packed, ahead=ahead)
     way = Tile(rows, vectors, int(rng.integers(1, 4)), columns, code, ahead)
     return way if registers(way, isa) <= isa.registers else some_way(rng, isa, kind)
 
