@@ -8,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, cast
 
-import torch
 import typer
 
 from secateur import api
@@ -41,6 +40,7 @@ from secateur.core.errors import RecipeError
 from secateur.core.registry import did_you_mean
 from secateur.core.result import Result
 from secateur.core.schedule import Steps
+from secateur.core.threads import using
 from secateur.engine.fast import Fast
 from secateur.recover import Recover
 from secateur.report.artifact import HTML, redraw, save, save_report
@@ -200,13 +200,8 @@ def bench(
     names = [name.strip() for name in engines.split(",") if name.strip()]
     with doing("building"):
         model = built(spec, weights).eval()
-    before = torch.get_num_threads()
-    try:
-        torch.set_num_threads(threads or before)
-        with doing("compiling and timing"):
-            found = timed(model, call, shares, engines=names, min_time=seconds)
-    finally:
-        torch.set_num_threads(before)
+    with using(threads or None), doing("compiling and timing"):
+        found = timed(model, call, shares, engines=names, min_time=seconds)
     printed(found, as_json)
 
 

@@ -17,6 +17,7 @@ from secateur.apply.verify import compare as same_outputs
 from secateur.apply.verify import run_detached
 from secateur.core.batches import Call, hooked, map_tensors, tensors_in
 from secateur.core.errors import InputError, SecateurError, UnsupportedModel, VerificationError
+from secateur.core.threads import using
 from secateur.engine.capture import capture
 from secateur.engine.decide import Decision, assemble, decide
 from secateur.engine.fast import Fast, FastParts, observed
@@ -160,20 +161,17 @@ def _verified(program: Program, values: list[Any], expected: list[Tensor]) -> fl
     Raises:
         VerificationError: It is too great.
     """
-    threads, worst = torch.get_num_threads(), 0.0
-    try:
-        for many in sorted({1, threads}):
-            torch.set_num_threads(many)
-            program.arena.disturb()
+    worst = 0.0
+    for threads in sorted({1, torch.get_num_threads()}):
+        program.arena.disturb()
+        with using(threads):
             found = same_outputs(expected, program(values))
-            if not found.ok:
-                raise VerificationError(
-                    f"the compiled network gives other outputs: {found.note or found.difference}",
-                    hint="please report it; the model is as it was",
-                )
-            worst = max(worst, found.difference)
-    finally:
-        torch.set_num_threads(threads)
+        if not found.ok:
+            raise VerificationError(
+                f"the compiled network gives other outputs: {found.note or found.difference}",
+                hint="please report it; the model is as it was",
+            )
+        worst = max(worst, found.difference)
     return worst
 
 

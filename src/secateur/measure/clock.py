@@ -16,6 +16,7 @@ from torch import nn
 from secateur.core.batches import as_call, tensors_in, untouched
 from secateur.core.errors import RecipeError
 from secateur.core.measured import Latency
+from secateur.core.threads import using
 
 _MOST_RUNS = 10_000
 _LEAST_RUNS = 3
@@ -183,18 +184,14 @@ def _quiet(models: list[nn.Module], threads: int | None) -> Iterator[None]:
 
     Not `inference_mode`: what a model caches in its first run could then never be trained with.
     """
-    before, collecting = torch.get_num_threads(), gc.isenabled()
+    collecting = gc.isenabled()
     try:
-        if threads is not None and threads != before:
-            torch.set_num_threads(threads)
         gc.disable()
-        with untouched(nn.ModuleList(models)), torch.no_grad():
+        with using(threads), untouched(nn.ModuleList(models)), torch.no_grad():
             yield
     finally:
         if collecting:
             gc.enable()
-        if torch.get_num_threads() != before:
-            torch.set_num_threads(before)
 
 
 def _inside(runs: Any) -> tuple[list[nn.Module], torch.device]:

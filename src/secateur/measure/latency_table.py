@@ -6,8 +6,7 @@ Based on the look-up tables of NetAdapt (Yang et al., ECCV 2018) and HALP (Shen 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
@@ -23,6 +22,7 @@ from torch import nn
 from secateur.core.batches import as_call, tensors_in
 from secateur.core.cache import folder_of
 from secateur.core.measured import Latency
+from secateur.core.threads import using
 from secateur.graph.graph import Graph
 from secateur.measure.clock import measure
 from secateur.measure.latency_cache import TimeCache, conditions
@@ -206,7 +206,7 @@ def latency_table(
     used = threads or torch.get_num_threads()
     folder = folder_of(cache)
     known = TimeCache(folder, conditions(device, used))
-    with _threads(used), torch.no_grad():
+    with using(used), torch.no_grad():
         clock = timer or partial(seconds, device=device)
         launch = known.get("launch")
         if launch is None:
@@ -357,15 +357,3 @@ def _monotone(grid: Grid) -> Grid:
         above = np.maximum.accumulate(above, axis)
         below = np.flip(np.minimum.accumulate(np.flip(below, axis), axis), axis)
     return Grid(grid.inside, grid.outside, (above + below) / 2)
-
-
-@contextmanager
-def _threads(wanted: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    try:
-        if wanted != before:
-            torch.set_num_threads(wanted)
-        yield
-    finally:
-        if torch.get_num_threads() != before:
-            torch.set_num_threads(before)
