@@ -1,7 +1,8 @@
 """Kernels compared once more in the running network, where caches are as they are in it.
 
 Alone, a layer finds its input near, or all of it far away. In its network it finds what the layers
-before it left in the caches, which kernels bear differently.
+before it left in the caches, which kernels bear differently. This is seen on one thread: to time
+layers, several have to be sent out for each, which is not so in a run, and hides the kernels' time.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from time import perf_counter
 from typing import Any
 
 from secateur.core.errors import SecateurError
+from secateur.core.threads import using
 from secateur.engine.chain import apart
 from secateur.engine.decide import (
     Decision,
@@ -77,7 +79,9 @@ def settle(
 
     if any(known.get(place(k, n)) is None for k, rival in rivals.items() for n in rival.kernels):
         parts = assemble(graph, shapes, decisions)
-        for key, times in _in_turns(parts, shapes, rivals, values).items():
+        with using(1):
+            in_network = _in_turns(parts, shapes, rivals, values)
+        for key, times in in_network.items():
             for kernel, seconds in times.items():
                 known[place(key, kernel)] = seconds
         known.save()

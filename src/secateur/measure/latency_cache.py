@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-VERSION = 1
+VERSION = 2  # higher where kernels of the same names take other times
 _MOST = 50_000
 
 
