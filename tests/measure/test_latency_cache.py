@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from secateur.measure.latency_cache import TimeCache, conditions
+from secateur.measure.latency_cache import VERSION, TimeCache, conditions
 
 HERE = {"device": "cpu: a", "threads": "1"}
 
@@ -71,7 +71,7 @@ def corrupted(text: str) -> list[str]:
     bad: list[Any] = [
         {**whole, "extra": 1},
         {k: v for k, v in whole.items() if k != "times"},
-        {**whole, "version": 2},
+        {**whole, "version": VERSION + 1},
         {**whole, "conditions": {**HERE, "threads": "9"}},
         {**whole, "times": [1.0]},
         {**whole, "times": {"a": "0.5"}},

@@ -127,6 +127,9 @@ def test_the_formats_that_fit_are_found() -> None:
     assert found["none"] == [("sliced", 8)]
     assert found["2:4"] == [("banked", 32), ("sliced", 8)]  # what registers hold, if it fits
     assert found["bank"] == [("banked", 32), ("sliced", 8)]
+    for window in (8, 16):
+        first = fitting((weight * patterns["2:4"]).numpy(), window=window)[0]
+        assert (first.kind, first.bank) == ("banked", window)
     assert found["8x1"] == [("blocks", 8), ("blocks", 4), ("sliced", 8)]
 
 

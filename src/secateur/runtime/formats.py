@@ -256,7 +256,7 @@ def fitting(
     """The formats that a matrix fits, the most regular first: worth timing in this order.
 
     Blocks and banks may hold at most a tenth more than the non-zeros. window: of vectors in which
-    inputs can be looked up; 0: the processor has none.
+    inputs can be looked up; 0: the processor has none. A bank that is one, or two, comes first.
 
     Example:
         >>> found = fitting(np.kron([[1, 0, 0], [0, 1, 1]], np.ones((8, 1))))
@@ -270,7 +270,7 @@ def fitting(
         padded = np.pad(filled, ((0, -len(weight) % rows), (0, 0)))
         if padded.reshape(-1, rows, weight.shape[1]).any(1).sum() * rows <= most:
             found.append(blocks(weight, rows, storage))
-    for bank in _BANKS:
+    for bank in (window, 2 * window, *_BANKS) if window else _BANKS:
         padded = np.pad(filled, ((0, 0), (0, -weight.shape[1] % bank)))
         counts = padded.reshape(len(weight), -1, bank).sum(2)
         if counts.size and counts.min() and counts.max() * counts.size <= most:

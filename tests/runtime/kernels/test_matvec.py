@@ -89,7 +89,7 @@ def test_what_does_not_fit_is_refused() -> None:
 @pytest.mark.parametrize(
     ("target", "bank", "sign"),
     [
-        (llvm.AVX2, 8, "vpermd"), (llvm.AVX2, 32, "vblendvps"), (llvm.AVX512, 16, "vpermd"),
+        (llvm.AVX2, 8, "vpermd"), (llvm.AVX2, 16, "vblendvps"), (llvm.AVX512, 16, "vpermd"),
         (llvm.AVX512, 32, "vpermi2ps"), (llvm.AVX512, 64, "vpermi2ps"), (llvm.NEON, 32, "fmla"),
     ],
 )  # fmt: skip
@@ -100,6 +100,12 @@ def test_whole_banks_are_looked_up_in_registers(target: llvm.Target, bank: int, 
     assert sign in text or sign.replace("vpermi2ps", "vpermt2ps") in text
     odd = np.concatenate([weight, weight[:, :5]], 1)  # the last bank is not whole
     assert "vperm" not in llvm.assembly(source(banked(odd, bank), "none", False, target), target)
+
+
+def test_banks_of_four_registers_are_loaded_singly_by_avx2() -> None:
+    weight = np.ones((16, 64), np.float32) * (np.arange(64) % 4 == 0)
+    text = llvm.assembly(source(banked(weight, 32), "none", False, llvm.AVX2), llvm.AVX2)
+    assert "vperm" not in text
 
 
 @pytest.mark.parametrize("kind", ["sliced", "banked", "blocks"])

@@ -89,7 +89,8 @@ def _near(packed: Packed, width: int, target: llvm.Target) -> int:
     if not whole or width != target.lanes or not target.picks:
         return 0
     many = packed.bank // width
-    return many if many in (1, 2, 4) else 0
+    # AVX-512 picks from two registers at once; four single ones take longer than single loads
+    return many if many in ((1, 2, 4) if width == 16 else (1, 2)) else 0
 
 
 class _Writer:
