@@ -10,6 +10,7 @@ import torch
 from tests.engine.nets import Inverted, Mixed, Signal, program
 from torch import Tensor, nn
 
+from secateur.core.threads import using
 from secateur.engine.chain import CallsStep, ChainStep, Link, _mixed, connect, schedule
 from secateur.engine.program import Program
 from secateur.runtime.machine import Rounds
@@ -138,9 +139,7 @@ def test_images_may_go_through_joined_steps_in_any_order(net: type[nn.Module], b
     size = {Signal: (4, 33), Bottlenecks: (6, 20, 17)}.get(net, (3, 40, 48))
     run = program(model, torch.randn(3, *size), block=block)
     joined = [s for _, s in run.steps if isinstance(s, CallsStep) and s.steps[0].images == 3]
-    threads = torch.get_num_threads()
-    try:
-        torch.set_num_threads(1)
+    with using(1):
         for order in permutations(range(3)):
             for step in joined:
                 ((code, table),) = step.rounds(1)
@@ -148,8 +147,6 @@ def test_images_may_go_through_joined_steps_in_any_order(net: type[nn.Module], b
             run.arena.disturb()
             x = torch.randn(3, *size)
             assert torch.allclose(run([x])[0], model(x), atol=1e-5), order
-    finally:
-        torch.set_num_threads(threads)
 
 
 def test_memory_that_is_used_again_for_other_images_ends_a_call() -> None:

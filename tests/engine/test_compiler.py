@@ -13,6 +13,7 @@ from torch import Tensor, nn
 import secateur as sc
 from secateur.core.batches import Call
 from secateur.core.errors import InputError, VerificationError
+from secateur.core.threads import using
 from secateur.engine import compiler, decide
 from secateur.engine.fast import Fast, FastParts
 from secateur.engine.steps import PlanesStep
@@ -72,16 +73,12 @@ def test_any_batch_and_size(mixed: Pair) -> None:
 @pytest.mark.parametrize("threads", [1, 2])
 def test_every_row_is_written_in_every_run(kernel: str, threads: int) -> None:
     net = prune(nn.Sequential(nn.Linear(24, 21), nn.ReLU(), nn.Linear(21, 10)), 0.15)
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
+    with using(threads):
         run = program(net, torch.randn(1, 24), kernel)
         for _ in range(3):
             run.arena.disturb()
             x = torch.randn(1, 24)
             close(run([x])[0], net(x))
-    finally:
-        torch.set_num_threads(before)
 
 
 def test_a_row_that_is_not_written_is_found(monkeypatch: pytest.MonkeyPatch) -> None:

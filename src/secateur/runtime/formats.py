@@ -17,7 +17,8 @@ from secateur.core.errors import InputError
 
 _BANKS = (32, 16, 64, 8, 4, 128, 256)
 """The first fit the registers of most processors, where inputs are looked up."""
-_WORD = 8  # steps whose places in their windows are in one word
+WORD = 8
+"""Steps whose places in their windows are in one word."""
 _SHARE = 0.4  # of the rows that have one more non-zero in a window, from which a step pays
 
 
@@ -77,7 +78,7 @@ class Packed:
         if self.kind == "blocks":
             columns = np.repeat(columns[:, None], self.lanes, 1)
         if self.kind == "windowed":
-            shifts = _bits(self.bank) * np.arange(_WORD)
+            shifts = _bits(self.bank) * np.arange(WORD)
             columns = (columns[:, None] >> shifts[:, None]) % self.bank
             columns = columns.reshape(self.steps, self.lanes)
         if self.kind in ("banked", "windowed"):
@@ -210,7 +211,7 @@ def windowed(weight: np.ndarray, window: int, lanes: int = 16, storage: str = "f
     """
     if window not in (2, 4, 8, 16):
         raise InputError(f"a window has {window} columns", hint="2, 4, 8 or 16")
-    rows, many = len(weight), weight.shape[1] // (_WORD * window) * _WORD
+    rows, many = len(weight), weight.shape[1] // (WORD * window) * WORD
     inside = weight[:, : many * window].reshape(rows, many, window)
     filled = inside != 0
     rank = np.cumsum(filled, 2)
@@ -231,7 +232,7 @@ def windowed(weight: np.ndarray, window: int, lanes: int = 16, storage: str = "f
     values[row, number, step] = inside[row, number, column]
     places[row, number, step] = column
     steps, groups = many * each, len(rest.order) // lanes
-    words = places.reshape(rows, -1, _WORD) << (_bits(window) * np.arange(_WORD, dtype=np.uint32))
+    words = places.reshape(rows, -1, WORD) << (_bits(window) * np.arange(WORD, dtype=np.uint32))
 
     def grouped(lines: np.ndarray) -> np.ndarray:
         parts = lines[rest.order].reshape(groups, lanes, -1)
@@ -270,7 +271,7 @@ def fitting(
         padded = np.pad(filled, ((0, -len(weight) % rows), (0, 0)))
         if padded.reshape(-1, rows, weight.shape[1]).any(1).sum() * rows <= most:
             found.append(blocks(weight, rows, storage))
-    for bank in (window, 2 * window, *_BANKS) if window else _BANKS:
+    for bank in dict.fromkeys((window, 2 * window, *_BANKS)) if window else _BANKS:
         padded = np.pad(filled, ((0, 0), (0, -weight.shape[1] % bank)))
         counts = padded.reshape(len(weight), -1, bank).sum(2)
         if counts.size and counts.min() and counts.max() * counts.size <= most:

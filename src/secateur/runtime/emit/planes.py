@@ -135,10 +135,9 @@ def ways(layer: Planes, isa: Isa, positions: int = 1 << 20) -> list[Way]:
         loops = [loop(8, True), loop(5, True), loop(8, True, False), loop(10), loop(8)]
     else:
         loops = [loop(5, True), loop(8), loop(5, True, False), loop(5), loop(12)]
+    loops = list(dict.fromkeys([*loops, loop(4)] if isa.wide else loops))
     if isa.wide:  # several tiles share the instructions that are fetched for a segment
-        straight: list[Way] = [Tile(30, 1, tiles=n, ahead=far) for n in (4, 8)]
-        return [*straight, *dict.fromkeys([*loops, loop(4)])]
-    loops = list(dict.fromkeys(loops))
+        return [*(Tile(30, 1, tiles=n, ahead=far) for n in (4, 8)), *loops]
     code = 24 * layer.nnz
     if layer.density > 0.3 and code < _DENSE:  # shares weights and inputs; fetched once for 16
         return [Tile(6, 2, tiles=16), *loops]

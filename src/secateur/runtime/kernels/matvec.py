@@ -8,7 +8,7 @@ from itertools import pairwise
 import numpy as np
 
 from secateur.core.errors import InputError
-from secateur.runtime.formats import Packed
+from secateur.runtime.formats import WORD, Packed
 from secateur.runtime.kernels import llvm
 from secateur.runtime.kernels.activation import activate
 from secateur.runtime.kernels.bound import ARGUMENTS, CONTEXT, BoundKernel
@@ -123,18 +123,18 @@ class _Writer:
             y, residual = f.at("%y", shift), f.at("%residual", shift)
             with f.loop("%first", "%last", self.group) as place:
                 group = f.integer("sdiv exact", place.index, self.group)
-                start = f.read(self.starts, group)
-                stop = f.read(self.starts, f.integer("add", group, 1))
+                span = self._span(self.starts, group)
                 sums = self._start(place.index, residual)
                 if self.kind == "banked":
-                    sums = self._banks(x, start, stop, sums)
+                    sums = self._banks(x, *span, sums)
                 elif self.kind == "blocks":
-                    sums = self._blocks(x, start, stop, sums)
+                    sums = self._blocks(x, *span, sums)
                 elif self.kind == "windowed":
-                    sums = self._windows(x, start, stop, sums)
-                    sums = self._single(x, group, self.rest, sums)
+                    sums = self._windows(x, *span, sums)
+                    values, indices, starts = self.rest
+                    sums = self._single(x, values, indices, self._span(starts, group), sums)
                 else:
-                    sums = self._single(x, group, (self.values, self.indices, self.starts), sums)
+                    sums = self._single(x, self.values, self.indices, span, sums)
                 sums = [activate(f, self.activation, value) for value in sums]
                 self._finish(place.index, y, sums)
 
@@ -193,11 +193,17 @@ class _Writer:
         first = self.f.integer("mul", step, self.group)
         return [self.f.integer("add", first, self._at(i)) for i in self._each()]
 
-    def _single(self, x: str, group: str, entries: Sequence[str], sums: list[str]) -> list[str]:
-        """A group's steps with single loads. entries: values, indices and starts."""
-        f, (values, indices, starts) = self.f, entries
-        stop = f.read(starts, f.integer("add", group, 1))
-        with f.loop(f.read(starts, group), stop, 1, sums) as step:
+    def _span(self, starts: str, group: str) -> tuple[str, str]:
+        """Where the steps of a group begin and end."""
+        f = self.f
+        return f.read(starts, group), f.read(starts, f.integer("add", group, 1))
+
+    def _single(
+        self, x: str, values: str, indices: str, span: tuple[str, str], sums: list[str]
+    ) -> list[str]:
+        """Steps with single loads."""
+        f = self.f
+        with f.loop(*span, 1, sums) as step:
             step.after = [
                 f.fma(self._load(values, at), self._gather(x, indices, at, self.index), value)
                 for at, value in zip(self._places(step.index), step.values, strict=True)
@@ -206,7 +212,7 @@ class _Writer:
 
     def _windows(self, x: str, start: str, stop: str, sums: list[str]) -> list[str]:
         """Windows in registers, of which each step takes one number for each row."""
-        f, turn = self.f, 8 * self.each  # steps of eight windows
+        f, turn = self.f, WORD * self.each  # steps of as many windows as a word has places
         kind, bits = f"<{f.lanes} x i32>", f.lanes.bit_length() - 1
         with f.loop(start, stop, turn, sums) as part:
             number = f.integer("sdiv exact", f.integer("sub", part.index, start), self.each)
@@ -214,13 +220,13 @@ class _Writer:
             part.after, words = part.values, list[str]()
             for i in range(turn):
                 window = f.load(f.at(base, i // self.each * f.lanes))
-                if i % 8 == 0:
-                    word = f.integer("sdiv exact", f.integer("add", part.index, i), 8)
+                if i % WORD == 0:
+                    word = f.integer("sdiv exact", f.integer("add", part.index, i), WORD)
                     words = [
                         f.value(f"load {kind}, ptr {f.at(self.indices, at, 'i32')}, align 4")
                         for at in self._places(word)
                     ]
-                shift = f.integers(i % 8 * bits)
+                shift = f.integers(i % WORD * bits)
                 places = [f.value(f"lshr {kind} {word}, {shift}") for word in words]
                 part.after = [
                     f.fma(self._load(self.values, at), f.permuted(window, place), value)

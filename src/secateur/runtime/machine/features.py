@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from functools import lru_cache
+from math import prod
 
 from secateur.runtime.machine.assembler import WINDOWS
 from secateur.runtime.machine.memory import Code, Forbidden, machine
@@ -89,13 +90,9 @@ def _cache(wanted: int, usual: int) -> int:
         for part in range(4):
             kind, sizes, sets, _ = _leaf(number, part)
             if kind & 0xFF == wanted:
-                ways, parts, line = (
-                    (sizes >> 22) + 1,
-                    (sizes >> 12 & 0x3FF) + 1,
-                    (sizes & 0xFFF) + 1,
-                )
-                found = ways * parts * line * (sets + 1)
-                return found if usual >> 4 <= found <= usual << 5 else usual
+                less_one = sizes >> 22, sizes >> 12 & 0x3FF, sizes & 0xFFF, sets
+                found = prod(n + 1 for n in less_one)  # ways, parts, bytes of a line, sets
+                return found if usual >> 3 <= found <= usual << 5 else usual
     return usual
 
 
